@@ -1,0 +1,1 @@
+//! Dense operations: contract and host twin of each stand in one file.

@@ -1,0 +1,9 @@
+//! The truth: every operation as a scalar `f64` function on plain slices, written to be read beside the paper.
+//!
+//! Nothing here is fast and nothing here depends on another crate. Fast code is held to it with a
+//! [`metrics::Verdict`], which names the worst element when a bound is broken.
+
+#![forbid(unsafe_code)]
+
+pub mod inputs;
+pub mod metrics;
