@@ -1,1 +1,3 @@
-//! To be written.
+//! The `turbowan` binary as a library, so that tests and benches drive the same code as a user.
+
+pub mod conform;

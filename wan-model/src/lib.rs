@@ -1,1 +1,11 @@
-//! To be written.
+//! Wan 2.1 and 2.2 on any machine: checkpoints, tokenizer, umT5, DiT and VAE, and the pipelines that join them.
+//!
+//! A network is written once, over a [`backend::Backend`] whose methods are its fused operations. What a file holds
+//! is found out from its names and shapes ([`checkpoint`]); nothing here writes files, draws on a screen or reads a clock.
+
+pub mod backend;
+pub mod checkpoint;
+pub mod config;
+pub mod error;
+
+pub use error::{Error, Result};

@@ -1,0 +1,1 @@
+//! The host backend: plain `f32` rows, our SIMD twins, rayon.

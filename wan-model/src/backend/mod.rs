@@ -1,0 +1,119 @@
+//! The operations that a Wan network is written in.
+//!
+//! A method is a *fused* operation of the network, so that a device can do it in one pass. Activations are rows of
+//! channels: a [`Backend::Tensor`] of shape `[rows, width]` holds `batch * tokens` rows. [`Backend::Activation`] is what a
+//! linear layer reads: floating point, or int8 with scales; the type knows, the network does not.
+
+pub mod host;
+
+use crate::Result;
+use crate::checkpoint::TensorView;
+use turbowan_cuda::Rounding;
+
+/// What follows a linear layer, in the same pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pointwise {
+    /// Nothing.
+    None,
+    /// GELU, tanh approximation.
+    Gelu,
+    /// GELU, exact.
+    GeluErf,
+    /// SiLU.
+    Silu,
+}
+
+/// How a linear layer is kept and what it rounds its result to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinearForm {
+    /// Quantise the weight to int8 in 128 x 128 blocks (a weight that already is int8 stays so).
+    pub quantised: bool,
+    /// Rounding of the result: time embedding and head stay in `f32` even in a bf16 run.
+    pub rounding: Rounding,
+}
+
+/// A linear layer's parameters as a checkpoint holds them.
+#[derive(Debug, Clone, Copy)]
+pub enum LinearParameters<'a> {
+    /// `weight [out, input]` in a floating-point format, `bias [out]`.
+    Float {
+        /// Weight.
+        weight: TensorView<'a>,
+        /// Bias.
+        bias: Option<TensorView<'a>>,
+    },
+    /// `int8_weight [out, input]`, `scale [ceil(out / 128), ceil(input / 128)]`, `bias [out]`.
+    Int8 {
+        /// Quantised weight.
+        weight: TensorView<'a>,
+        /// Scale of each 128 x 128 block.
+        scale: TensorView<'a>,
+        /// Bias.
+        bias: Option<TensorView<'a>>,
+    },
+}
+
+/// Layer norm's arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NormRule {
+    /// The textbook formula (`--default_norm`).
+    #[default]
+    Standard,
+    /// The official fast kernels: layer norm's variance also counts the padding of a row to a power of two,
+    /// RMS norm rounds once at the end (SPEC of the official Triton kernels).
+    Fast,
+}
+
+/// The fused operations of a Wan transformer. `x` of a norm or linear is `[rows, width]`; tables over samples
+/// (`shift`, `scale`, `gate`) are `[batch, width]` and row `r` belongs to sample `r / (rows / batch)`.
+pub trait Backend {
+    /// Floating-point rows in the backend's memory.
+    type Tensor;
+    /// What a linear layer reads.
+    type Activation;
+    /// A linear layer, in the form the device wants.
+    type Linear;
+    /// Rotary tables of one token grid.
+    type Rope;
+
+    /// Rounding of activations.
+    fn rounding(&self) -> Rounding;
+    /// Copies `[rows, width]` values in.
+    fn upload(&self, values: &[f32], width: usize) -> Result<Self::Tensor>;
+    /// Copies values out.
+    fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
+    /// Prepares a linear layer.
+    fn load_linear(&self, parameters: LinearParameters<'_>, form: LinearForm) -> Result<Self::Linear>;
+    /// Prepares rotary tables: `cos`, `sin` of `[tokens, head_dim / 2]`.
+    fn load_rope(&self, cos: &[f32], sin: &[f32], tokens: usize) -> Result<Self::Rope>;
+
+    /// Makes rows readable by a linear layer.
+    fn activation(&self, x: Self::Tensor) -> Result<Self::Activation>;
+    /// `then(x W^T + b)`.
+    fn linear(&self, x: &Self::Activation, layer: &Self::Linear, then: Pointwise) -> Result<Self::Tensor>;
+    /// `residual += x W^T + b`.
+    fn project(&self, x: &Self::Activation, layer: &Self::Linear, residual: &mut Self::Tensor) -> Result<()>;
+    /// `residual += gate * (x W^T + b)`.
+    fn project_gated(&self, x: &Self::Activation, layer: &Self::Linear, gate: &Self::Tensor, residual: &mut Self::Tensor) -> Result<()>;
+
+    /// `LN(x) * (1 + scale) + shift`, rounded as `rounding`.
+    fn norm_modulate(
+        &self,
+        x: &Self::Tensor,
+        norm: (NormRule, f32),
+        shift: &Self::Tensor,
+        scale: &Self::Tensor,
+        rounding: Rounding,
+    ) -> Result<Self::Activation>;
+    /// `LN(x) * weight + bias`.
+    fn norm_affine(&self, x: &Self::Tensor, norm: (NormRule, f32), weight: &Self::Tensor, bias: &Self::Tensor) -> Result<Self::Activation>;
+    /// `RMS(x) * weight`, then rotary embedding of `heads` heads when `rope` is given; in place.
+    fn rms_norm_rope(
+        &self,
+        x: &mut Self::Tensor,
+        norm: (NormRule, f32),
+        weight: &Self::Tensor,
+        heads: usize,
+        rope: Option<&Self::Rope>,
+    ) -> Result<()>;
+}

@@ -1,0 +1,121 @@
+//! What can go wrong between a request and its frames: which stage, which tensor, which file.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Shorthand for results of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Anything that stops a generation.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it claims to be.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and, where there is one, the next step.
+        reason: String,
+    },
+    /// A checkpoint does not hold the tensors of the model that is asked for.
+    #[error("{}: {} of the expected tensors do not fit:{}", path.display(), misfits.len(), Listed(misfits))]
+    Misfits {
+        /// The file.
+        path: PathBuf,
+        /// Every one of them.
+        misfits: Vec<Misfit>,
+    },
+    /// A setting is out of range or contradicts another.
+    #[error("{what}: {found}: {must}")]
+    Setting {
+        /// Which setting.
+        what: &'static str,
+        /// What was given.
+        found: String,
+        /// What it must be.
+        must: String,
+    },
+    /// A value that is not a number, is infinite, or a result that is flat.
+    #[error("{place}: {fault}; the run was stopped before a broken video was written")]
+    NotFinite {
+        /// Where it was born: block, step or stage.
+        place: String,
+        /// What was found.
+        fault: String,
+    },
+    /// An operation refused its operands.
+    #[error(transparent)]
+    Operation(#[from] turbowan_cuda::Error),
+    /// The run was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+/// One tensor that does not fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Misfit {
+    /// The model needs it and the file lacks it.
+    Missing {
+        /// Its official name.
+        name: String,
+        /// Its shape.
+        expected: Vec<usize>,
+    },
+    /// The file has it in another shape.
+    Shape {
+        /// Its official name.
+        name: String,
+        /// What the model needs.
+        expected: Vec<usize>,
+        /// What the file has.
+        found: Vec<usize>,
+    },
+    /// The file has it in a number format that the model cannot take.
+    Dtype {
+        /// Its official name.
+        name: String,
+        /// What the model takes.
+        expected: &'static str,
+        /// What the file has.
+        found: &'static str,
+    },
+    /// The file has it and the model does not know it.
+    Extra {
+        /// Its name in the file.
+        name: String,
+    },
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { name, expected } => write!(f, "{name}: missing, expected {expected:?}"),
+            Self::Shape { name, expected, found } => write!(f, "{name}: expected {expected:?}, found {found:?}"),
+            Self::Dtype { name, expected, found } => write!(f, "{name}: expected {expected}, found {found}"),
+            Self::Extra { name } => write!(f, "{name}: not a tensor of this model"),
+        }
+    }
+}
+
+struct Listed<'a>(&'a [Misfit]);
+
+impl fmt::Display for Listed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 40;
+        for misfit in self.0.iter().take(SHOWN) {
+            write!(f, "\n  {misfit}")?;
+        }
+        if self.0.len() > SHOWN {
+            write!(f, "\n  and {} more", self.0.len() - SHOWN)?;
+        }
+        Ok(())
+    }
+}
