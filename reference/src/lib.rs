@@ -7,3 +7,6 @@
 
 pub mod inputs;
 pub mod metrics;
+pub mod norm;
+pub mod rope;
+pub mod sla;
