@@ -3,9 +3,11 @@
 //! A network is written once, over a [`backend::Backend`] whose methods are its fused operations. What a file holds
 //! is found out from its names and shapes ([`checkpoint`]); nothing here writes files, draws on a screen or reads a clock.
 
+pub mod attention;
 pub mod backend;
 pub mod checkpoint;
 pub mod config;
+pub mod dit;
 pub mod error;
 
 pub use error::{Error, Result};

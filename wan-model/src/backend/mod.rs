@@ -6,9 +6,11 @@
 
 pub mod host;
 
-use crate::Result;
-use crate::checkpoint::TensorView;
 use turbowan_cuda::Rounding;
+
+use crate::Result;
+use crate::attention::{Attention, SlaProjection};
+use crate::checkpoint::TensorView;
 
 /// What follows a linear layer, in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +66,10 @@ pub enum NormRule {
     Fast,
 }
 
-/// The fused operations of a Wan transformer. `x` of a norm or linear is `[rows, width]`; tables over samples
-/// (`shift`, `scale`, `gate`) are `[batch, width]` and row `r` belongs to sample `r / (rows / batch)`.
+/// The fused operations of a Wan transformer.
+///
+/// Activations are rows of channels, `[batch * tokens, width]`. A table over samples (`shift`, `scale`, `gate`) is
+/// `[batch, width]`; row `r` belongs to sample `r / (rows / batch)`.
 pub trait Backend {
     /// Floating-point rows in the backend's memory.
     type Tensor;
@@ -78,14 +82,16 @@ pub trait Backend {
 
     /// Rounding of activations.
     fn rounding(&self) -> Rounding;
-    /// Copies `[rows, width]` values in.
-    fn upload(&self, values: &[f32], width: usize) -> Result<Self::Tensor>;
+    /// Copies `[rows, width]` values in, rounded as activations are.
+    fn upload(&self, values: Vec<f32>, width: usize) -> Result<Self::Tensor>;
     /// Copies values out.
     fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
+    /// The first value that is not finite, as its index.
+    fn first_not_finite(&self, x: &Self::Tensor) -> Result<Option<usize>>;
     /// Prepares a linear layer.
     fn load_linear(&self, parameters: LinearParameters<'_>, form: LinearForm) -> Result<Self::Linear>;
     /// Prepares rotary tables: `cos`, `sin` of `[tokens, head_dim / 2]`.
-    fn load_rope(&self, cos: &[f32], sin: &[f32], tokens: usize) -> Result<Self::Rope>;
+    fn load_rope(&self, cos: Vec<f32>, sin: Vec<f32>, tokens: usize) -> Result<Self::Rope>;
 
     /// Makes rows readable by a linear layer.
     fn activation(&self, x: Self::Tensor) -> Result<Self::Activation>;
@@ -95,25 +101,61 @@ pub trait Backend {
     fn project(&self, x: &Self::Activation, layer: &Self::Linear, residual: &mut Self::Tensor) -> Result<()>;
     /// `residual += gate * (x W^T + b)`.
     fn project_gated(&self, x: &Self::Activation, layer: &Self::Linear, gate: &Self::Tensor, residual: &mut Self::Tensor) -> Result<()>;
+    /// `a += b`.
+    fn add(&self, a: &mut Self::Tensor, b: &Self::Tensor) -> Result<()>;
 
-    /// `LN(x) * (1 + scale) + shift`, rounded as `rounding`.
+    /// `table + e`, cut into chunks of the table's width, always in `f32`: `table [chunks, width]`; `e` is
+    /// `[batch, chunks * width]`, or `[batch, width]` to be added to every chunk.
+    fn modulation(&self, table: &Self::Tensor, e: &Self::Tensor) -> Result<Vec<Self::Tensor>>;
+    /// `LN(x) * (1 + scale) + shift`, stored as `rounding` says.
     fn norm_modulate(
         &self,
         x: &Self::Tensor,
-        norm: (NormRule, f32),
+        norm: Norm,
         shift: &Self::Tensor,
         scale: &Self::Tensor,
         rounding: Rounding,
     ) -> Result<Self::Activation>;
     /// `LN(x) * weight + bias`.
-    fn norm_affine(&self, x: &Self::Tensor, norm: (NormRule, f32), weight: &Self::Tensor, bias: &Self::Tensor) -> Result<Self::Activation>;
-    /// `RMS(x) * weight`, then rotary embedding of `heads` heads when `rope` is given; in place.
+    fn norm_affine(&self, x: &Self::Tensor, norm: Norm, weight: &Self::Tensor, bias: &Self::Tensor) -> Result<Self::Activation>;
+    /// `RMS(x) * weight` over the whole width, then rotary embedding of `heads` heads where `rope` is given; in place.
     fn rms_norm_rope(
         &self,
         x: &mut Self::Tensor,
-        norm: (NormRule, f32),
+        norm: Norm,
         weight: &Self::Tensor,
         heads: usize,
         rope: Option<&Self::Rope>,
     ) -> Result<()>;
+
+    /// Self-attention of `batch` samples, in the way that `how` names; `projection` is SLA's `proj_l`.
+    fn self_attention(
+        &self,
+        qkv: [&Self::Tensor; 3],
+        heads: Heads,
+        how: &Attention,
+        projection: Option<&SlaProjection>,
+    ) -> Result<Self::Activation>;
+    /// Dense attention to keys of another length; `text_batch` is 1 when all samples share their keys.
+    fn cross_attention(&self, q: &Self::Tensor, k: &Self::Tensor, v: &Self::Tensor, heads: Heads, text_batch: usize) -> Result<Self::Tensor>;
+}
+
+/// A norm's arithmetic and what it adds to the variance.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Norm {
+    /// Textbook or official fast kernels.
+    pub rule: NormRule,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// How rows divide into samples and widths into heads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Samples.
+    pub batch: usize,
+    /// Heads a sample.
+    pub heads: usize,
+    /// Channels a head.
+    pub head_dim: usize,
 }

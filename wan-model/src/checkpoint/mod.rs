@@ -2,4 +2,4 @@
 
 pub mod tensor;
 
-pub use tensor::{Dtype, TensorView};
+pub use tensor::{Dtype, TensorSource, TensorView};

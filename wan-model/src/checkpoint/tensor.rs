@@ -103,3 +103,21 @@ impl TensorView<'_> {
         (self.dtype == Dtype::I8).then(|| self.bytes.iter().map(|b| *b as i8).collect())
     }
 }
+
+/// Where a network's tensors come from, by official name.
+pub trait TensorSource {
+    /// The tensor called `name`.
+    fn get(&self, name: &str) -> Option<TensorView<'_>>;
+
+    /// The tensor called `name`, or an error that names it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Misfits`] when there is none. A loader checks a whole file first
+    /// (so that every misfit is listed at once) and uses this afterwards.
+    fn take(&self, name: &str) -> crate::Result<TensorView<'_>> {
+        self.get(name).ok_or_else(|| crate::Error::Misfits {
+            path: "checkpoint".into(),
+            misfits: vec![crate::error::Misfit::Missing { name: name.to_owned(), expected: Vec::new() }],
+        })
+    }
+}

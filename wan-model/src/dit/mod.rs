@@ -1,0 +1,5 @@
+//! The Wan diffusion transformer.
+
+pub mod names;
+
+pub use names::DitTraits;
