@@ -5,8 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attention;
+pub mod fp8;
 pub mod inputs;
 pub mod metrics;
 pub mod norm;
 pub mod rope;
+pub mod sage;
 pub mod sla;
