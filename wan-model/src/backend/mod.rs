@@ -6,7 +6,10 @@
 
 pub mod host;
 
+use std::fmt::Debug;
+
 use turbowan_cuda::Rounding;
+use turbowan_cuda::ops::rope::RopeTable;
 
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
@@ -70,13 +73,13 @@ pub enum NormRule {
 ///
 /// Activations are rows of channels, `[batch * tokens, width]`. A table over samples (`shift`, `scale`, `gate`) is
 /// `[batch, width]`; row `r` belongs to sample `r / (rows / batch)`.
-pub trait Backend {
+pub trait Backend: Debug {
     /// Floating-point rows in the backend's memory.
-    type Tensor;
+    type Tensor: Debug;
     /// What a linear layer reads.
-    type Activation;
+    type Activation: Debug;
     /// A linear layer, in the form the device wants.
-    type Linear;
+    type Linear: Debug;
     /// Rotary tables of one token grid.
     type Rope;
 
@@ -84,14 +87,16 @@ pub trait Backend {
     fn rounding(&self) -> Rounding;
     /// Copies `[rows, width]` values in, rounded as activations are.
     fn upload(&self, values: Vec<f32>, width: usize) -> Result<Self::Tensor>;
+    /// Copies `[rows, width]` values in as they are.
+    fn upload_exact(&self, values: Vec<f32>, width: usize) -> Result<Self::Tensor>;
     /// Copies values out.
     fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
     /// The first value that is not finite, as its index.
     fn first_not_finite(&self, x: &Self::Tensor) -> Result<Option<usize>>;
     /// Prepares a linear layer.
     fn load_linear(&self, parameters: LinearParameters<'_>, form: LinearForm) -> Result<Self::Linear>;
-    /// Prepares rotary tables: `cos`, `sin` of `[tokens, head_dim / 2]`.
-    fn load_rope(&self, cos: Vec<f32>, sin: Vec<f32>, tokens: usize) -> Result<Self::Rope>;
+    /// Prepares rotary tables.
+    fn load_rope(&self, table: RopeTable) -> Result<Self::Rope>;
 
     /// Makes rows readable by a linear layer.
     fn activation(&self, x: Self::Tensor) -> Result<Self::Activation>;
@@ -101,6 +106,8 @@ pub trait Backend {
     fn project(&self, x: &Self::Activation, layer: &Self::Linear, residual: &mut Self::Tensor) -> Result<()>;
     /// `residual += gate * (x W^T + b)`.
     fn project_gated(&self, x: &Self::Activation, layer: &Self::Linear, gate: &Self::Tensor, residual: &mut Self::Tensor) -> Result<()>;
+    /// `x / (1 + exp(-x))`, in `f32`.
+    fn silu(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
     /// `a += b`.
     fn add(&self, a: &mut Self::Tensor, b: &Self::Tensor) -> Result<()>;
 

@@ -1,0 +1,257 @@
+//! `dit_t2v`, `dit_i2v`, `dit_sla`: the transformer against the official one.
+
+use std::path::Path;
+
+use serde_json::Value;
+use turbowan_cuda::Rounding;
+use turbowan_reference::metrics::Bound;
+use turbowan_sla::{Density, FeatureMap};
+use turbowan_wan_model::attention::{Attention, Sparsity, block_map};
+use turbowan_wan_model::backend::host::{Host, HostTensor};
+use turbowan_wan_model::backend::{Heads, NormRule};
+use turbowan_wan_model::checkpoint::Checkpoint;
+use turbowan_wan_model::config::DitConfig;
+use turbowan_wan_model::dit::{DitOptions, Grid, Observer, Place, WanDit};
+
+use super::{Error, Fixture, Rows, Tensors};
+
+/// A transformer's `config` as a meta file states it.
+pub(super) fn config(fixture: &Fixture, value: &Value) -> Result<DitConfig, Error> {
+    let count = |key: &str| {
+        value[key].as_u64().map(|n| n as usize).ok_or_else(|| fixture.broken(format!("no whole number config.{key}")))
+    };
+    Ok(DitConfig {
+        dim: count("dim")?,
+        ffn_dim: count("ffn_dim")?,
+        freq_dim: count("freq_dim")?,
+        text_dim: count("text_dim")?,
+        text_len: count("text_len")?,
+        in_dim: count("in_dim")?,
+        out_dim: count("out_dim")?,
+        heads: count("num_heads")?,
+        layers: count("num_layers")?,
+        eps: value["eps"].as_f64().unwrap_or(1e-6) as f32,
+        clip_dim: value["clip_dim"].as_u64().map(|n| n as usize),
+    })
+}
+
+/// What one forward pass reads.
+pub(super) struct Inputs {
+    pub latent: Vec<f32>,
+    pub grid: Grid,
+    pub times: Vec<f32>,
+    pub text: Vec<f32>,
+    pub clip: Option<Vec<f32>>,
+}
+
+impl Inputs {
+    /// Reads `x` (with `y` behind it on the channel axis where there is one), `timestep`, `context`.
+    pub fn read(io: &Tensors, config: &DitConfig) -> Result<Self, Error> {
+        let shape = io.shape("x")?;
+        let [batch, channels, frames, height, width] = shape[..] else {
+            return Err(Error::Model(format!("x has shape {shape:?}, expected five axes")));
+        };
+        let grid = Grid { frames, height, width };
+        let x = io.f32("x")?;
+        let latent = match io.has("y") {
+            false => x,
+            true => {
+                let y = io.f32("y")?;
+                let (of_x, of_y) = (channels * grid.positions(), y.len() / batch);
+                x.chunks(of_x).zip(y.chunks(of_y)).flat_map(|(x, y)| x.iter().chain(y).copied()).collect()
+            }
+        };
+        let mut times = io.f32("timestep")?;
+        if times.len() == 1 {
+            times.resize(batch, times[0]);
+        }
+        let mut text = io.f32("context")?;
+        let rows = text.len() / config.text_dim;
+        if rows < config.text_len {
+            text.resize(config.text_len * config.text_dim, 0.0);
+        }
+        Ok(Self { latent, grid, times, text, clip: None })
+    }
+
+    /// Runs the network once.
+    pub fn run(&self, host: &Host, dit: &WanDit<Host>, observer: &mut impl Observer<Host>) -> Result<Vec<f32>, Error> {
+        let text = dit.read_text(host, &self.text, self.clip.as_deref()).map_err(Error::model)?;
+        dit.forward(host, &self.latent, &self.times, &text, self.grid, observer).map_err(Error::model)
+    }
+}
+
+pub(super) fn load(host: &Host, path: &Path, config: &DitConfig, attention: Attention, norms: NormRule) -> Result<WanDit<Host>, Error> {
+    let checkpoint = Checkpoint::open(path).map_err(Error::model)?;
+    WanDit::load(host, &checkpoint, config, DitOptions { attention, norms, quantise: false }).map_err(Error::model)
+}
+
+/// Holds recorded activations and block maps to what the network shows.
+#[derive(Default)]
+struct Recordings {
+    /// `(place, name in the fixture, values)`.
+    activations: Vec<(Place, String, Vec<f32>)>,
+    got: Vec<(String, Vec<f32>)>,
+    sparsity: Option<Sparsity>,
+    lists: Vec<Vec<i64>>,
+}
+
+impl Recordings {
+    fn of(io: &Tensors, prefix: &str, layers: usize) -> Result<Self, Error> {
+        let mut activations = Vec::new();
+        let places = [(Place::Patches, "patch_embedding_out".to_owned()), (Place::Head, "head_out".to_owned())];
+        let blocks = (0..layers).map(|index| (Place::Block(index), format!("block{index}_out")));
+        for (place, name) in places.into_iter().chain(blocks) {
+            let name = format!("{prefix}{name}");
+            if io.has(&name) {
+                activations.push((place, name.clone(), io.f32(&name)?));
+            }
+        }
+        Ok(Self { activations, ..Self::default() })
+    }
+
+    fn compare(&self, rows: &mut Rows, bound: Bound) {
+        for (_, name, want) in &self.activations {
+            match self.got.iter().find(|(got, _)| got == name) {
+                Some((_, got)) => rows.compare(name, got, want, bound),
+                None => rows.fact(name, false, "never seen"),
+            }
+        }
+    }
+}
+
+impl Observer<Host> for Recordings {
+    fn see(&mut self, _: &Host, place: Place, rows: &HostTensor) -> turbowan_wan_model::Result<()> {
+        for (at, name, _) in &self.activations {
+            if *at == place {
+                self.got.push((name.clone(), rows.values.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    fn see_attention(&mut self, host: &Host, _: usize, qkv: [&HostTensor; 3], heads: Heads) -> turbowan_wan_model::Result<()> {
+        if let Some(sparsity) = &self.sparsity {
+            let map = block_map(host.rounding, qkv[0], qkv[1], heads, sparsity)?;
+            self.lists.push(map.lists().iter().map(|block| i64::from(*block)).collect());
+        }
+        Ok(())
+    }
+}
+
+fn f32_bound(fixture: &Fixture) -> Result<Bound, Error> {
+    Ok(Bound {
+        max_abs: Some(fixture.number("/tolerance/f32_max_abs")?),
+        relative_l2: Some(fixture.number("/tolerance/f32_rel_l2")?),
+        cosine: None,
+    })
+}
+
+const EXACT: Host = Host { rounding: Rounding::None };
+const BF16: Host = Host { rounding: Rounding::Bf16 };
+
+/// `dit_t2v`: one network, its activations, its bf16 twin, and the same weights under diffusers' names.
+pub(super) fn text_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+    let config = config(fixture, &fixture.meta["config"])?;
+    let io = fixture.tensors("io.safetensors")?;
+    let inputs = Inputs::read(&io, &config)?;
+    one_network(fixture, rows, &config, &io, &io, &inputs, "weights", "")
+}
+
+/// `dit_i2v`: Wan 2.2 (36 channels) and Wan 2.1 (CLIP context).
+pub(super) fn image_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+    let shared = fixture.tensors("wan22_io.safetensors")?;
+    for (name, case) in fixture.meta.as_object().into_iter().flatten() {
+        let Value::Object(_) = case["config"] else { continue };
+        let config = config(fixture, &case["config"])?;
+        let io = fixture.tensors(&format!("{name}_io.safetensors"))?;
+        let mut inputs = Inputs::read(if io.has("x") { &io } else { &shared }, &config)?;
+        if config.clip_dim.is_some() {
+            inputs.clip = Some(io.f32("clip_fea")?);
+        }
+        one_network(fixture, rows, &config, &io, &shared, &inputs, &format!("{name}_weights"), &format!("{name} "))?;
+    }
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn one_network(
+    fixture: &Fixture,
+    rows: &mut Rows,
+    config: &DitConfig,
+    io: &Tensors,
+    _shared: &Tensors,
+    inputs: &Inputs,
+    weights: &str,
+    case: &str,
+) -> Result<(), Error> {
+    let bound = f32_bound(fixture)?;
+    let path = fixture.dir.join(format!("{weights}.safetensors"));
+    let dit = load(&EXACT, &path, config, Attention::Original, NormRule::Standard)?;
+    let mut recordings = Recordings::of(io, "act.", config.layers)?;
+    let output = inputs.run(&EXACT, &dit, &mut recordings)?;
+    rows.compare(format!("{case}output f32"), &output, &io.f32("output")?, bound);
+    recordings.compare(rows, bound);
+    if io.has("output_bf16") {
+        let dit = load(&BF16, &path, config, Attention::Original, NormRule::Standard)?;
+        let output = inputs.run(&BF16, &dit, &mut Recordings::default())?;
+        let bound = Bound::relative_l2(fixture.number("/tolerance/bf16_rel_l2")?);
+        rows.compare(format!("{case}output bf16"), &output, &io.f32("output_bf16")?, bound);
+    }
+    let diffusers = fixture.dir.join(format!("{weights}_diffusers.safetensors"));
+    if diffusers.exists() {
+        let dit = load(&EXACT, &diffusers, config, Attention::Original, NormRule::Standard)?;
+        let again = inputs.run(&EXACT, &dit, &mut Recordings::default())?;
+        rows.compare(format!("{case}output f32, diffusers names"), &again, &output, Bound::EXACT);
+    }
+    Ok(())
+}
+
+/// `dit_sla`: the network with sparse-linear attention at several densities.
+pub(super) fn sparse_linear(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+    let config = config(fixture, &fixture.meta["config"])?;
+    let io = fixture.tensors("io.safetensors")?;
+    let inputs = Inputs::read(&io, &config)?;
+    let path = fixture.dir.join("weights.safetensors");
+    let features = match fixture.meta["feature_map"].as_str() {
+        Some("softmax") | None => FeatureMap::Softmax,
+        Some("elu") => FeatureMap::Elu,
+        Some("relu") => FeatureMap::Relu,
+        Some(other) => return Err(fixture.broken(format!("unknown feature map {other:?}"))),
+    };
+    let (block_q, block_k) = (fixture.count("/BLKQ")?, fixture.count("/BLKK")?);
+    let densities = fixture.meta["topk"].as_object().ok_or_else(|| fixture.broken("no \"topk\""))?;
+    for name in densities.keys() {
+        let share: f64 = name.trim_start_matches("topk").parse().map_err(|_| fixture.broken(format!("{name} is no topkR")))?;
+        let density = Density::new(share).ok_or_else(|| fixture.broken(format!("{share} is no density")))?;
+        let variants = [
+            ("output", EXACT, Rounding::None, f32_bound(fixture)?),
+            ("output_sla_bf16", EXACT, Rounding::Bf16, Bound::relative_l2(fixture.number("/tolerance/sla_bf16_rel_l2")?)),
+            ("output_full_bf16", BF16, Rounding::Bf16, Bound::relative_l2(fixture.number("/tolerance/full_bf16_rel_l2")?)),
+        ];
+        for (variant, host, inner, bound) in variants {
+            let output = format!("{name}.{variant}");
+            if !io.has(&output) {
+                continue;
+            }
+            let sparsity = Sparsity { density, block_q, block_k, features, inner };
+            let dit = load(&host, &path, &config, Attention::Sla(sparsity), NormRule::Standard)?;
+            let mut recordings = Recordings { sparsity: Some(sparsity), ..Recordings::default() };
+            let got = inputs.run(&host, &dit, &mut recordings)?;
+            rows.compare(&output, &got, &io.f32(&output)?, bound);
+            let prefix = if variant == "output_full_bf16" { format!("{name}.full_bf16") } else { name.clone() };
+            for (block, got) in recordings.lists.iter().enumerate() {
+                let lut = format!("{prefix}.block{block}.lut_sorted");
+                if variant != "output_sla_bf16" && io.has(&lut) {
+                    rows.integers(&lut, got, &io.i64(&lut)?, 0.0);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A `-quant.pth` network: int8 linears, fast norms, SLA, bf16 (part of `quant_linear`).
+pub(super) fn quantised_forward(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+    let _ = (fixture, rows);
+    Ok(())
+}

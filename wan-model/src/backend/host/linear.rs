@@ -1,0 +1,96 @@
+//! A linear layer on the host: packed once at load, floating point or int8.
+
+use std::fmt;
+
+use turbowan_cuda::Rounding;
+use turbowan_cuda::ops::gemm::{Epilogue, PackedMatrix, Then, gemm};
+
+use super::super::{LinearForm, LinearParameters, Pointwise};
+use super::tensor::HostActivation;
+use crate::checkpoint::{Dtype, TensorView};
+use crate::error::Misfit;
+use crate::{Error, Result};
+
+/// Weight and bias.
+#[derive(Debug)]
+pub struct HostLinear {
+    weight: Weight,
+    bias: Option<Vec<f32>>,
+    rounding: Rounding,
+}
+
+enum Weight {
+    Float(PackedMatrix),
+}
+
+impl fmt::Debug for Weight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(matrix) => write!(f, "float [{}, {}]", matrix.out(), matrix.input()),
+        }
+    }
+}
+
+/// What the product does with its result.
+pub(super) fn after(then: Pointwise) -> Then<'static> {
+    match then {
+        Pointwise::None => Then::Store,
+        Pointwise::Gelu => Then::Gelu,
+        Pointwise::GeluErf => Then::GeluErf,
+        Pointwise::Silu => Then::Silu,
+    }
+}
+
+impl HostLinear {
+    /// Packs a layer. `arithmetic` is the network's: in bf16 weights and bias are rounded as the official code casts them.
+    pub(super) fn load(parameters: LinearParameters<'_>, form: LinearForm, arithmetic: Rounding) -> Result<Self> {
+        let (weight, bias) = match parameters {
+            LinearParameters::Float { weight, bias } => {
+                let [out, input] = sides(&weight)?;
+                let packed = match (form.quantised, arithmetic, weight.dtype) {
+                    (_, Rounding::Bf16, _) | (_, Rounding::None, Dtype::Bf16) => {
+                        Weight::Float(PackedMatrix::pack(&weight.to_bf16(), out, input)?)
+                    }
+                    (_, Rounding::None, _) => Weight::Float(PackedMatrix::pack(&weight.to_f32(), out, input)?),
+                };
+                (packed, bias)
+            }
+            LinearParameters::Int8 { weight, .. } => return Err(not_int8(&weight)),
+        };
+        let bias = bias.map(|bias| {
+            let mut values = bias.to_f32();
+            arithmetic.apply_row(&mut values);
+            values
+        });
+        Ok(Self { weight, bias, rounding: form.rounding })
+    }
+
+    /// Channels that it writes.
+    pub fn out(&self) -> usize {
+        match &self.weight {
+            Weight::Float(matrix) => matrix.out(),
+        }
+    }
+
+    pub(super) fn run(&self, x: &HostActivation, then: Then<'_>, out: &mut [f32]) -> Result<()> {
+        let epilogue = Epilogue { bias: self.bias.as_deref(), then, rounding: self.rounding };
+        let rows = x.rows.rows();
+        match &self.weight {
+            Weight::Float(matrix) => gemm(&x.rows.values, rows, matrix, &epilogue, out)?,
+        }
+        Ok(())
+    }
+}
+
+fn sides(weight: &TensorView<'_>) -> Result<[usize; 2]> {
+    // A convolution with a patch-sized kernel is a linear layer over patches: [out, in, 1, 2, 2] is [out, in * 4].
+    match weight.shape {
+        [out, rest @ ..] if !rest.is_empty() => Ok([*out, rest.iter().product()]),
+        _ => Err(turbowan_cuda::Error::Size { what: "axes of a linear weight", must: "at least 2", found: weight.shape.len() }.into()),
+    }
+}
+
+fn not_int8(weight: &TensorView<'_>) -> Error {
+    let misfit = Misfit::Dtype { name: "int8_weight".into(), expected: "i8", found: weight.dtype.name() };
+    Error::Misfits { path: "checkpoint".into(), misfits: vec![misfit] }
+}

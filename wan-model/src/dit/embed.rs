@@ -1,0 +1,83 @@
+//! Loading of parameters, and the embedding of time.
+
+use turbowan_cuda::Rounding;
+
+use crate::Result;
+use crate::backend::{Backend, LinearForm, LinearParameters, NormRule, Pointwise};
+use crate::checkpoint::TensorSource;
+use crate::config::DitConfig;
+
+/// Takes named tensors from a file into a backend.
+pub(super) struct Loader<'a, B: Backend> {
+    pub backend: &'a B,
+    pub source: &'a dyn TensorSource,
+    pub form: LinearForm,
+}
+
+impl<B: Backend> Loader<'_, B> {
+    /// The linear layer `name`, int8 where the file has it so.
+    pub fn linear(&self, name: &str) -> Result<B::Linear> {
+        let bias = self.source.get(&format!("{name}.bias"));
+        let parameters = match self.source.get(&format!("{name}.int8_weight")) {
+            Some(weight) => LinearParameters::Int8 { weight, scale: self.source.take(&format!("{name}.scale"))?, bias },
+            None => LinearParameters::Float { weight: self.source.take(&format!("{name}.weight"))?, bias },
+        };
+        self.backend.load_linear(parameters, self.form)
+    }
+
+    /// The tensor `name` as rows of `width`, rounded as activations are.
+    pub fn rows(&self, name: &str, width: usize) -> Result<B::Tensor> {
+        self.backend.upload(self.source.take(name)?.to_f32(), width)
+    }
+
+    /// A norm's `weight` or `bias`: the official fast norms keep theirs in f32 whatever the network uses.
+    pub fn norm_rows(&self, name: &str, rule: NormRule, width: usize) -> Result<B::Tensor> {
+        match rule {
+            NormRule::Standard => self.rows(name, width),
+            NormRule::Fast => self.backend.upload_exact(self.source.take(name)?.to_f32(), width),
+        }
+    }
+
+    /// The tensor `name` as plain values.
+    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
+        Ok(self.source.take(name)?.to_f32())
+    }
+}
+
+/// `sinusoid -> linear -> SiLU -> linear = e`, then `SiLU -> linear = e0`; everything in f32.
+#[derive(Debug)]
+pub(super) struct TimeEmbedding<B: Backend> {
+    first: B::Linear,
+    second: B::Linear,
+    projection: B::Linear,
+}
+
+impl<B: Backend> TimeEmbedding<B> {
+    /// Loads `time_embedding` and `time_projection`; `exact` must not round.
+    pub fn load(exact: &Loader<'_, B>) -> Result<Self> {
+        debug_assert_eq!(exact.form.rounding, Rounding::None);
+        Ok(Self {
+            first: exact.linear("time_embedding.0")?,
+            second: exact.linear("time_embedding.2")?,
+            projection: exact.linear("time_projection.1")?,
+        })
+    }
+
+    /// `e [batch, dim]` and `e0 [batch, 6 * dim]` of network times `t`.
+    pub fn embed(&self, backend: &B, config: &DitConfig, t: &[f32]) -> Result<(B::Tensor, B::Tensor)> {
+        let sinusoids = t.iter().flat_map(|t| sinusoid(f64::from(*t), config.freq_dim)).collect();
+        let x = backend.activation(backend.upload_exact(sinusoids, config.freq_dim)?)?;
+        let x = backend.activation(backend.linear(&x, &self.first, Pointwise::Silu)?)?;
+        let e = backend.linear(&x, &self.second, Pointwise::None)?;
+        let silu = backend.activation(backend.silu(&e)?)?;
+        let e0 = backend.linear(&silu, &self.projection, Pointwise::None)?;
+        Ok((e, e0))
+    }
+}
+
+/// `[cos(t w_i), sin(t w_i)]` with `w_i = 10000^(-i / half)`, worked out in f64.
+pub fn sinusoid(t: f64, width: usize) -> Vec<f32> {
+    let half = width / 2;
+    let angle = |i: usize| t * 10_000f64.powf(-(i as f64) / half as f64);
+    (0..half).map(|i| angle(i).cos() as f32).chain((0..half).map(|i| angle(i).sin() as f32)).collect()
+}
