@@ -7,9 +7,11 @@
 
 pub mod attention;
 pub mod fp8;
+pub mod gemm;
 pub mod inputs;
 pub mod metrics;
 pub mod norm;
+pub mod quant;
 pub mod rope;
 pub mod sage;
 pub mod sla;
