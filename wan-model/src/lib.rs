@@ -9,5 +9,6 @@ pub mod checkpoint;
 pub mod config;
 pub mod dit;
 pub mod error;
+pub mod text;
 
 pub use error::{Error, Result};
