@@ -23,6 +23,9 @@ pub enum Error {
         /// What was given.
         found: usize,
     },
+    /// This machine lacks an instruction set.
+    #[error("this machine has no {0:?} instructions")]
+    MissingIsa(crate::host::Isa),
 }
 
 impl Error {

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::Error;
+
 /// The widest instruction set that host loops may use on this machine.
 ///
 /// `TURBOWAN_ISA=scalar|avx2|avx512|neon` lowers the choice (never raises it above what the machine has), so that
@@ -34,15 +36,30 @@ impl Isa {
 
     /// Every instruction set that this machine can run, widest last: what tests walk through.
     pub fn available() -> Vec<Self> {
+        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512].into_iter().filter(|isa| isa.is_available()).collect()
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
         let best = Self::best();
-        [Self::Scalar, Self::Neon, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .filter(|isa| match isa {
-                Self::Scalar => true,
-                Self::Neon => best == Self::Neon,
-                Self::Avx2 | Self::Avx512 => best >= *isa,
-            })
-            .collect()
+        match self {
+            Self::Scalar => true,
+            Self::Neon => best == Self::Neon,
+            Self::Avx2 | Self::Avx512 => best >= self,
+        }
+    }
+
+    /// This set where the machine has it, else [`Isa::Scalar`].
+    pub fn or_scalar(self) -> Self {
+        if self.is_available() { self } else { Self::Scalar }
+    }
+
+    /// Checks that this machine can run it.
+    ///
+    /// # Errors
+    /// [`Error::MissingIsa`] when it cannot.
+    pub fn demand(self) -> Result<(), Error> {
+        if self.is_available() { Ok(()) } else { Err(Error::MissingIsa(self)) }
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -1,5 +1,10 @@
 //! What the CPU offers: instruction sets found at run time and work spread over threads.
 
+pub mod aligned;
 pub mod isa;
+pub mod vectorised;
+pub mod math;
+pub mod par;
 
+pub use aligned::Aligned;
 pub use isa::Isa;
