@@ -54,6 +54,9 @@ pub enum Error {
     /// An operation refused its operands.
     #[error(transparent)]
     Operation(#[from] turbowan_cuda::Error),
+    /// The sampler refused its settings, its noise or a velocity.
+    #[error(transparent)]
+    Sampling(#[from] turbowan_rcm::Error),
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,

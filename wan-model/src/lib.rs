@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod dit;
 pub mod error;
+pub mod pipeline;
 pub mod text;
 
 pub use error::{Error, Result};
