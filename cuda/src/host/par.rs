@@ -81,8 +81,8 @@ mod tests {
                 pool.install(|| {
                     for_each_task(tasks, |task| {
                         // SAFETY: every task has its own value.
-                        unsafe { shared.part(task, 1) }
-                        [0] += 1;
+                        let own = unsafe { shared.part(task, 1) };
+                        own[0] += 1;
                     });
                 });
                 assert_eq!(seen, vec![1; tasks]);
