@@ -1,3 +1,6 @@
 //! The `turbowan` binary as a library, so that tests and benches drive the same code as a user.
 
+pub mod atomic_file;
 pub mod conform;
+pub mod sidecar;
+pub mod video;

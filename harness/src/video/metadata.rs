@@ -1,0 +1,222 @@
+//! The request inside a video, read back.
+//!
+//! The format is recognised by its first bytes, not by its name. A file from outside is untrusted: every length is checked against the
+//! file before it is used, nothing of a size that the file states is allocated beyond [`LARGEST_REQUEST`], and pictures are skipped, not read.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::output::numbered;
+use super::{gif, mp4, png, webp};
+
+/// Longest request that is read, in bytes.
+pub const LARGEST_REQUEST: u64 = 16 << 20;
+
+/// A file has no request to give back.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The file cannot be opened or read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Not one of the formats that we write.
+    #[error("{}: neither MP4, WebP, GIF, PNG nor JSON", path.display())]
+    Foreign {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The format is right, the content is not.
+    #[error("{}: broken {format} at byte {at}: {what}", path.display())]
+    Broken {
+        /// Which file.
+        path: PathBuf,
+        /// The format's name.
+        format: &'static str,
+        /// Where in the file.
+        at: u64,
+        /// What is wrong there, in words.
+        what: &'static str,
+    },
+    /// A sound file that was not made by Turbowan, or lost its request on the way.
+    #[error("{}: this {format} carries no request of Turbowan's", path.display())]
+    Absent {
+        /// Which file.
+        path: PathBuf,
+        /// The format's name.
+        format: &'static str,
+    },
+    /// The request is not JSON.
+    #[error("{}: the request inside is not JSON: {source}", path.display())]
+    NotJson {
+        /// Which file.
+        path: PathBuf,
+        /// What the parser said.
+        source: serde_json::Error,
+    },
+    /// The request is longer than [`LARGEST_REQUEST`].
+    #[error("{}: a request of {length} bytes; at most {LARGEST_REQUEST} are read", path.display())]
+    TooLong {
+        /// Which file.
+        path: PathBuf,
+        /// As the file states it.
+        length: u64,
+    },
+}
+
+/// A [`ReadError`] that does not know its file's name yet.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Io(io::Error),
+    Broken { at: u64, what: &'static str },
+    Absent,
+    TooLong { length: u64 },
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// The request that made the video at `path`, or the content of a JSON sidecar. For numbered PNG frames, the name that was asked for
+/// (`clip.png`) stands for the first of them (`clip-0001.png`).
+///
+/// # Errors
+/// [`ReadError`], whatever the file holds.
+pub fn read_metadata(path: &Path) -> Result<Value, ReadError> {
+    let first_frame = numbered(path, 1);
+    let path = if !path.exists() && first_frame.exists() { &first_frame } else { path };
+    let file = File::open(path).map_err(|source| ReadError::Io { path: path.to_owned(), source })?;
+    read_from(BufReader::new(file), path)
+}
+
+/// As [`read_metadata`], from anything that can be read and sought; `path` is for the messages.
+///
+/// # Errors
+/// [`ReadError`], whatever the bytes are.
+pub fn read_from(reader: impl Read + Seek, path: &Path) -> Result<Value, ReadError> {
+    let path = || path.to_owned();
+    let mut format = "file";
+    let text = find(reader, &mut format).map_err(|fault| match fault {
+        Fault::Io(source) if source.kind() == io::ErrorKind::UnexpectedEof => {
+            ReadError::Broken { path: path(), format, at: 0, what: "it ends too early" }
+        }
+        Fault::Io(source) => ReadError::Io { path: path(), source },
+        Fault::Broken { at, what } => ReadError::Broken { path: path(), format, at, what },
+        Fault::Absent => ReadError::Absent { path: path(), format },
+        Fault::TooLong { length } => ReadError::TooLong { path: path(), length },
+    })?;
+    let text = text.ok_or_else(|| ReadError::Foreign { path: path() })?;
+    serde_json::from_slice(&text).map_err(|source| ReadError::NotJson { path: path(), source })
+}
+
+/// The request's bytes; `None` for a format that is none of ours.
+fn find(reader: impl Read + Seek, format: &mut &'static str) -> Result<Option<Vec<u8>>, Fault> {
+    let mut source = Source::new(reader)?;
+    let mut head = [0; 12];
+    let known = usize::try_from(source.length).unwrap_or(usize::MAX).min(head.len());
+    source.fill(&mut head[..known])?;
+    source.seek(0)?;
+    let found = match &head[..known] {
+        [_, _, _, _, b'f', b't', b'y', b'p', ..] => {
+            *format = "MP4";
+            mp4::reader::request(&mut source)
+        }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => {
+            *format = "WebP";
+            webp::request(&mut source)
+        }
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => {
+            *format = "GIF";
+            gif::request(&mut source)
+        }
+        [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => {
+            *format = "PNG";
+            png::request(&mut source)
+        }
+        [b'{', ..] => {
+            let length = source.length;
+            source.take(length)
+        }
+        _ => return Ok(None),
+    };
+    found.map(Some)
+}
+
+/// Bytes with a known end.
+pub(super) struct Source<R> {
+    reader: R,
+    length: u64,
+    at: u64,
+}
+
+impl<R: Read + Seek> Source<R> {
+    pub(super) fn new(mut reader: R) -> io::Result<Self> {
+        let length = reader.seek(SeekFrom::End(0))?;
+        reader.seek(SeekFrom::Start(0))?;
+        Ok(Self { reader, length, at: 0 })
+    }
+
+    /// Where the next byte is read.
+    pub(super) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Bytes from here to the end.
+    pub(super) fn left(&self) -> u64 {
+        self.length - self.at
+    }
+
+    /// Goes to byte `at`.
+    pub(super) fn seek(&mut self, at: u64) -> Result<(), Fault> {
+        if at > self.length {
+            return Err(Fault::Broken { at: self.at, what: "a length reaches beyond the end of the file" });
+        }
+        // Within the buffer this costs no system call.
+        self.reader.seek_relative(at as i64 - self.at as i64)?;
+        self.at = at;
+        Ok(())
+    }
+
+    /// Leaves `count` bytes out.
+    pub(super) fn skip(&mut self, count: u64) -> Result<(), Fault> {
+        self.seek(self.at.saturating_add(count))
+    }
+
+    /// Fills all of `bytes`.
+    pub(super) fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
+        if bytes.len() as u64 > self.left() {
+            return Err(Fault::Broken { at: self.at, what: "the file ends here" });
+        }
+        self.reader.read_exact(bytes)?;
+        self.at += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The next `N` bytes.
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// The next `count` bytes, which must be there and be no more than [`LARGEST_REQUEST`].
+    pub(super) fn take(&mut self, count: u64) -> Result<Vec<u8>, Fault> {
+        if count > self.left() {
+            return Err(Fault::Broken { at: self.at, what: "a length reaches beyond the end of the file" });
+        }
+        if count > LARGEST_REQUEST {
+            return Err(Fault::TooLong { length: count });
+        }
+        let mut bytes = vec![0; count as usize];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+}
