@@ -1,5 +1,7 @@
 //! Dense operations: contract and host twin of each stand in one file.
 
 pub mod gemm;
+pub mod gemm_int8;
 pub mod norm;
+pub mod quant;
 pub mod rope;

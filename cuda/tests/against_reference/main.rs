@@ -1,7 +1,9 @@
 //! The host's dense products and quantisers against their oracles, on every instruction set that this machine has.
 
 mod gemm;
+mod gemm_int8;
 mod matmul;
+mod quant;
 
 use turbowan_reference::inputs::{Kind, rows};
 
