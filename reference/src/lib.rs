@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod fp8;
 pub mod gemm;
+pub mod conv3d;
 pub mod inputs;
 pub mod metrics;
 pub mod norm;
