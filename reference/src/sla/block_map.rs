@@ -85,7 +85,7 @@ mod tests {
     fn a_short_last_block_is_pooled_over_its_own_rows() {
         let head = Head { query_len: 3, key_len: 3, dim: 1 };
         let scores = pooled_scores(&[1.0, 3.0, 5.0], &[0.0, 0.0, 3.0], head, 2, 2);
-        assert_eq!(scores, vec![2.0 * -1.0, 2.0 * 2.0, 5.0 * -1.0, 5.0 * 2.0]);
+        assert_eq!(scores, vec![-2.0, 4.0, -5.0, 10.0]);
         assert_eq!(block_map(&[1.0, 3.0, 5.0], &[0.0, 0.0, 3.0], head, 2, 2, 1).lists, vec![vec![1], vec![1]]);
     }
 
