@@ -2,5 +2,6 @@
 
 pub mod atomic_file;
 pub mod conform;
+pub mod progress;
 pub mod sidecar;
 pub mod video;
