@@ -126,9 +126,9 @@ impl Finish<'_> {
         round(&mut values);
         match self.epilogue.then {
             Then::Store => *to = values,
-            Then::Gelu => *to = values.map(math::gelu_tanh),
-            Then::GeluErf => *to = values.map(math::gelu_erf),
-            Then::Silu => *to = values.map(math::silu),
+            Then::Gelu => to.iter_mut().zip(&values).for_each(|(to, value)| *to = math::gelu_tanh(*value)),
+            Then::GeluErf => to.iter_mut().zip(&values).for_each(|(to, value)| *to = math::gelu_erf(*value)),
+            Then::Silu => to.iter_mut().zip(&values).for_each(|(to, value)| *to = math::silu(*value)),
             Then::Add => to.iter_mut().zip(&values).for_each(|(to, value)| *to += value),
             Then::AddGated { gate, rows_per_group } => {
                 let start = row / rows_per_group * self.width + place.col;
