@@ -5,6 +5,9 @@
 pub struct Density(f64);
 
 impl Density {
+    /// Every block is kept.
+    pub const DENSE: Self = Self(1.0);
+
     /// A share, if it lies in `(0, 1]`.
     pub fn new(share: f64) -> Option<Self> {
         (share > 0.0 && share <= 1.0).then_some(Self(share))
