@@ -16,3 +16,4 @@ pub mod quant;
 pub mod rope;
 pub mod sage;
 pub mod sla;
+pub mod umt5;

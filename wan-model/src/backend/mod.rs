@@ -5,10 +5,11 @@
 //! linear layer reads: floating point, or int8 with scales; the type knows, the network does not.
 
 pub mod host;
+pub mod text;
 
 use std::fmt::Debug;
 
-use turbowan_cuda::Rounding;
+use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
 use turbowan_cuda::ops::rope::RopeTable;
 
 use crate::Result;
@@ -165,4 +166,14 @@ pub struct Heads {
     pub heads: usize,
     /// Channels a head.
     pub head_dim: usize,
+}
+
+impl Heads {
+    /// The shape of self-attention over `rows` rows of all samples.
+    ///
+    /// # Errors
+    /// When a size is zero.
+    pub fn self_shape(&self, rows: usize) -> Result<AttnShape> {
+        Ok(AttnShape::new(self.batch, self.heads, rows / self.batch.max(1), self.head_dim)?.with_layout(HeadLayout::Blhd))
+    }
 }

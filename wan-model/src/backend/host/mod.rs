@@ -6,6 +6,7 @@
 mod attention;
 mod linear;
 mod tensor;
+mod text;
 
 use turbowan_cuda::Rounding;
 use turbowan_cuda::ops::norm::{self, LayerNorm, LayerNormRule, Modulation, RmsNorm, RmsRule};
