@@ -1,5 +1,7 @@
 //! What must hold of attention whatever the numbers are, and what is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something fails")]
+
 use turbowan_cuda::host::Isa;
 use turbowan_cuda::{AttnShape, BlockMap, HeadLayout, Rounding};
 use turbowan_reference::inputs::{Kind, normal, rows};
