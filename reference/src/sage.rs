@@ -52,7 +52,8 @@ pub enum Rule {
     HalfAway,
     /// `scale = a / 127 + 1e-7`; `x / scale`, half away from zero (Triton per thread, SpargeAttn).
     HalfAwayEpsilon,
-    /// `scale = max(a, 1e-7) / 127`; `x * (127 / max(a, 1e-7))`, half to even, saturating (CUDA `cvt.rni.sat`).
+    /// `scale = b / 127` with `b = max(a, 1e-7)`; `x * (127 * (1 / b))`, half to even, saturating (CUDA `cvt.rni.sat`; the
+    /// kernel's `127 / b` is built with fast division, which is a product with the reciprocal).
     HalfEven,
 }
 
@@ -70,7 +71,7 @@ impl Rule {
     pub fn round(self, value: f32, amax: f32) -> i8 {
         let scale = self.scale(amax);
         match self {
-            Self::HalfEven => (value * (127.0 / amax.max(1e-7))).round_ties_even().clamp(-128.0, 127.0) as i8,
+            Self::HalfEven => (value * (127.0 * (1.0 / amax.max(1e-7)))).round_ties_even().clamp(-128.0, 127.0) as i8,
             _ if scale == 0.0 => 0,
             _ => {
                 let steps = value / scale;
@@ -118,7 +119,7 @@ pub fn quantise(rows: &[f32], width: usize, factor: f32, group: &[usize], groups
     (values.collect(), amax.iter().map(|amax| rule.scale(*amax)).collect())
 }
 
-/// Values in e4m3, one scale a channel, as `f32 -> x * (scale_max / amax)`; a channel of zeros has scale 0.
+/// Values in e4m3, one scale a channel, as `x * (scale_max * (1 / amax))` in `f32`; a channel of zeros has scale 0.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fp8Values {
     /// Patterns in token order, `[width, padded_len]`; padding is 0.
@@ -140,7 +141,7 @@ pub fn quantise_values(value: &[f32], width: usize, scale_max: f32, pad: usize) 
         scales.push(amax / scale_max);
         if amax > 0.0 {
             for (code, v) in transposed[channel * padded_len..].iter_mut().zip(column()) {
-                *code = fp8::encode(f64::from(v * (scale_max / amax)));
+                *code = fp8::encode(f64::from(v * (scale_max * (1.0 / amax))));
             }
         }
     }

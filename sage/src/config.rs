@@ -113,7 +113,8 @@ pub enum Rule {
     HalfAway,
     /// Triton per thread, and SpargeAttn (SageSLA): `scale = a / 127 + 1e-7`, half away from zero.
     HalfAwayEpsilon,
-    /// CUDA per warp and per block: `scale = max(a, 1e-7) / 127`, `x * (127 / max(a, 1e-7))` rounded half to even.
+    /// CUDA per warp and per block: with `b = max(a, 1e-7)`, `scale = b / 127`, `x * (127 * (1 / b))` rounded half to even.
+    /// (The kernel writes `127 / b` and is built with fast division, which is a product with the reciprocal.)
     HalfEven,
 }
 

@@ -238,7 +238,7 @@ impl Vectorised for RoundRows<'_> {
             }
             match self.rule {
                 Rule::HalfEven => {
-                    let steps = 127.0 / amax.max(1e-7);
+                    let steps = 127.0 * (1.0 / amax.max(1e-7));
                     pairs.for_each(|(from, to)| *to = (from * self.factor * steps).round_ties_even() as i32 as i8);
                 }
                 Rule::HalfAway | Rule::HalfAwayEpsilon => pairs.for_each(|(from, to)| {

@@ -53,11 +53,17 @@ pub fn quantise_values<T: Element>(v: &[T], shape: &AttnShape, scale_max: f32, p
         }
         for (token, row) in rows.chunks_exact(width).enumerate() {
             for (channel, (value, amax)) in row.iter().zip(&amax).enumerate() {
-                codes[channel * padded_len + token] = encode_e4m3(if *amax > 0.0 { value * (scale_max / amax) } else { 0.0 });
+                codes[channel * padded_len + token] = encode_e4m3(value * e4m3_factor(scale_max, *amax));
             }
         }
     });
     Ok(Fp8Values { transposed, scales, padded_len })
+}
+
+/// What a channel is multiplied by so that its largest magnitude becomes `scale_max`: a product with the reciprocal, as the
+/// official kernels are built with fast division. A channel of zeros stays so.
+pub(crate) fn e4m3_factor(scale_max: f32, amax: f32) -> f32 {
+    if amax > 0.0 { scale_max * (1.0 / amax) } else { 0.0 }
 }
 
 /// Largest magnitude of each channel.

@@ -6,7 +6,7 @@ use turbowan_cuda::host::{Aligned, Isa};
 
 use super::{DIM_STEP, INT8_ONE, TILE_K};
 use crate::quantise::Int8Rows;
-use crate::values::{channel_amax, round_e4m3};
+use crate::values::{channel_amax, e4m3_factor, round_e4m3};
 use crate::{Groups, ValuePrecision};
 
 /// How integers lie, decided by the instruction that multiplies them.
@@ -233,7 +233,7 @@ impl Values {
             ValuePrecision::F16 => rows.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32()),
             ValuePrecision::Fp8 { scale_max } => {
                 let amax = channel_amax(&rows, width);
-                let factor: Vec<f32> = amax.iter().map(|amax| if *amax > 0.0 { scale_max / amax } else { 0.0 }).collect();
+                let factor: Vec<f32> = amax.iter().map(|amax| e4m3_factor(scale_max, *amax)).collect();
                 scale = amax.iter().map(|amax| amax / scale_max).collect();
                 for row in rows.chunks_exact_mut(width) {
                     row.iter_mut().zip(&factor).for_each(|(value, factor)| *value = round_e4m3(*value * factor));
