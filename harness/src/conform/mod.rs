@@ -4,6 +4,8 @@
 //! holds each result to the fixture's own tolerance.
 
 pub mod fixture;
+mod sage;
+mod sla;
 
 use std::path::Path;
 
@@ -82,7 +84,7 @@ impl Rows {
 type Runner = (&'static str, fn(&Fixture, &mut Rows) -> Result<(), Error>);
 
 /// Every component that can be replayed. A component's file adds its line here.
-const RUNNERS: &[Runner] = &[];
+const RUNNERS: &[Runner] = &[("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla)];
 
 /// Replays every fixture found below `dir`.
 ///
