@@ -54,9 +54,18 @@ pub enum Error {
     /// An operation refused its operands.
     #[error(transparent)]
     Operation(#[from] turbowan_cuda::Error),
+    /// INT8 attention refused its operands.
+    #[error(transparent)]
+    Sage(#[from] turbowan_sage::Error),
+    /// Sparse-linear attention refused its operands.
+    #[error(transparent)]
+    Sla(#[from] turbowan_sla::Error),
     /// The sampler refused its settings, its noise or a velocity.
     #[error(transparent)]
     Sampling(#[from] turbowan_rcm::Error),
+    /// The first picture cannot be used.
+    #[error(transparent)]
+    Image(#[from] crate::image::ImageError),
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -9,7 +9,9 @@ pub mod checkpoint;
 pub mod config;
 pub mod dit;
 pub mod error;
+pub mod image;
 pub mod pipeline;
+pub mod resolution;
 pub mod text;
 
 pub use error::{Error, Result};
