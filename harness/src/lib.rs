@@ -1,7 +1,13 @@
 //! The `turbowan` binary as a library, so that tests and benches drive the same code as a user.
 
 pub mod atomic_file;
+pub mod cmd;
 pub mod conform;
+pub mod error;
 pub mod progress;
+pub mod request;
+pub mod run;
 pub mod sidecar;
 pub mod video;
+
+pub use error::Error;

@@ -17,9 +17,7 @@ use super::{Error, Fixture, Rows, Tensors};
 
 /// A transformer's `config` as a meta file states it.
 pub(super) fn config(fixture: &Fixture, value: &Value) -> Result<DitConfig, Error> {
-    let count = |key: &str| {
-        value[key].as_u64().map(|n| n as usize).ok_or_else(|| fixture.broken(format!("no whole number config.{key}")))
-    };
+    let count = |key: &str| value[key].as_u64().map(|n| n as usize).ok_or_else(|| fixture.broken(format!("no whole number config.{key}")));
     Ok(DitConfig {
         dim: count("dim")?,
         ffn_dim: count("ffn_dim")?,
@@ -65,11 +63,8 @@ impl Inputs {
         if times.len() == 1 {
             times.resize(batch, times[0]);
         }
-        let mut text = io.f32("context")?;
-        let rows = text.len() / config.text_dim;
-        if rows < config.text_len {
-            text.resize(config.text_len * config.text_dim, 0.0);
-        }
+        let name = if io.has("context") { "context" } else { "context_valid_rows" };
+        let text = pad(&io.f32(name)?, io.shape(name)?[0], config);
         Ok(Self { latent, grid, times, text, clip: None })
     }
 
@@ -78,6 +73,17 @@ impl Inputs {
         let text = dit.read_text(host, &self.text, self.clip.as_deref()).map_err(Error::model)?;
         dit.forward(host, &self.latent, &self.times, &text, self.grid, observer).map_err(Error::model)
     }
+}
+
+/// Prompts of any number of rows, zero-padded to the network's.
+fn pad(text: &[f32], prompts: usize, config: &DitConfig) -> Vec<f32> {
+    let room = config.text_len * config.text_dim;
+    let mut padded = Vec::with_capacity(prompts * room);
+    for prompt in text.chunks(text.len() / prompts.max(1)) {
+        padded.extend_from_slice(prompt);
+        padded.resize(padded.len() + room.saturating_sub(prompt.len()), 0.0);
+    }
+    padded
 }
 
 pub(super) fn load(host: &Host, path: &Path, config: &DitConfig, attention: Attention, norms: NormRule) -> Result<WanDit<Host>, Error> {
@@ -154,7 +160,7 @@ pub(super) fn text_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Er
     let config = config(fixture, &fixture.meta["config"])?;
     let io = fixture.tensors("io.safetensors")?;
     let inputs = Inputs::read(&io, &config)?;
-    one_network(fixture, rows, &config, &io, &io, &inputs, "weights", "")
+    one_network(fixture, rows, &config, &io, &inputs, "weights", "")
 }
 
 /// `dit_i2v`: Wan 2.2 (36 channels) and Wan 2.1 (CLIP context).
@@ -168,18 +174,16 @@ pub(super) fn image_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), E
         if config.clip_dim.is_some() {
             inputs.clip = Some(io.f32("clip_fea")?);
         }
-        one_network(fixture, rows, &config, &io, &shared, &inputs, &format!("{name}_weights"), &format!("{name} "))?;
+        one_network(fixture, rows, &config, &io, &inputs, &format!("{name}_weights"), &format!("{name} "))?;
     }
     Ok(())
 }
 
-#[allow(clippy::too_many_arguments)]
 fn one_network(
     fixture: &Fixture,
     rows: &mut Rows,
     config: &DitConfig,
     io: &Tensors,
-    _shared: &Tensors,
     inputs: &Inputs,
     weights: &str,
     case: &str,
@@ -250,8 +254,43 @@ pub(super) fn sparse_linear(fixture: &Fixture, rows: &mut Rows) -> Result<(), Er
     Ok(())
 }
 
-/// A `-quant.pth` network: int8 linears, fast norms, SLA, bf16 (part of `quant_linear`).
-pub(super) fn quantised_forward(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
-    let _ = (fixture, rows);
+/// A `-quant.pth` network: int8 linears, fast norms, SLA, bf16 throughout (part of `quant_linear`). `case` is its entry
+/// in the meta file.
+pub(super) fn quantised_forward(fixture: &Fixture, name: &str, case: &Value, rows: &mut Rows) -> Result<(), Error> {
+    let config = config(fixture, &case["config"])?;
+    let forward = &case["forward"];
+    let io = fixture.tensors(forward["file"].as_str().ok_or_else(|| fixture.broken("no forward.file"))?)?;
+    let bound = forward["tolerance_rel_l2"].as_f64().ok_or_else(|| fixture.broken("no forward.tolerance_rel_l2"))?;
+    let share = topk(forward).ok_or_else(|| fixture.broken("no SLA topk in forward"))?;
+    let sparsity = Sparsity::official(Density::new(share).ok_or_else(|| fixture.broken(format!("{share} is no density")))?);
+    let inputs = Inputs::read(&io, &config)?;
+    let plain = name.replace("quant", "plain");
+    for (file, output) in [(format!("{name}.pth"), "output_quant"), (format!("{plain}.safetensors"), "output_plain_bf16")] {
+        let path = fixture.dir.join(&file);
+        if !path.exists() || !io.has(output) {
+            continue;
+        }
+        // The plain network runs with the textbook norms, the quantised one with the fast ones that replace them.
+        let norms = if output == "output_quant" { NormRule::Fast } else { NormRule::Standard };
+        let dit = load(&BF16, &path, &config, Attention::Sla(sparsity), norms)?;
+        let mut recordings = Recordings { activations: Vec::new(), ..Recordings::default() };
+        let block = "act.block0_out_quant";
+        if output == "output_quant" && io.has(block) {
+            recordings.activations.push((Place::Block(0), block.to_owned(), io.f32(block)?));
+        }
+        let got = inputs.run(&BF16, &dit, &mut recordings)?;
+        rows.compare(format!("{file} {output}"), &got, &io.f32(output)?, Bound::relative_l2(bound));
+        recordings.compare(rows, Bound::relative_l2(bound));
+    }
     Ok(())
+}
+
+/// The density that a case's description names: `topk` as a number, or the number behind "topk" in its text.
+fn topk(forward: &Value) -> Option<f64> {
+    if let Some(number) = forward["topk"].as_f64() {
+        return Some(number);
+    }
+    let text = forward["dtype"].as_str()?;
+    let tail = text.split("topk").nth(1)?.trim_start_matches([' ', '=']);
+    tail.split(|c: char| !c.is_ascii_digit() && c != '.').next()?.trim_end_matches('.').parse().ok()
 }

@@ -3,9 +3,12 @@
 //! Every `meta*.json` below the directory names a component; its runner reads the recorded inputs, runs our code and
 //! holds each result to the fixture's own tolerance.
 
+mod dit;
 pub mod fixture;
+mod quant_linear;
 mod sage;
 mod sla;
+mod umt5;
 
 use std::path::Path;
 
@@ -84,7 +87,13 @@ impl Rows {
 type Runner = (&'static str, fn(&Fixture, &mut Rows) -> Result<(), Error>);
 
 /// Every component that can be replayed. A component's file adds its line here.
-const RUNNERS: &[Runner] = &[("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla)];
+const RUNNERS: &[Runner] = &[
+    ("dit_t2v", dit::text_to_video),
+    ("dit_i2v", dit::image_to_video),
+    ("dit_sla", dit::sparse_linear),
+    ("quant_linear", quant_linear::run),
+    ("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla), ("umt5", umt5::run),
+];
 
 /// Replays every fixture found below `dir`.
 ///

@@ -6,6 +6,7 @@
 
 pub mod host;
 pub mod text;
+pub mod vae;
 
 use std::fmt::Debug;
 

@@ -1,47 +1,78 @@
-//! Attention on the host.
+//! Attention on the host: rows of `[batch * tokens, heads * head_dim]` go straight to the twins of `sla` and `sage`.
 
-use turbowan_cuda::Rounding;
+use turbowan_cuda::host::Isa;
+use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
+use turbowan_sage::{Sage, ValuePrecision};
+use turbowan_sla::{Attend, Keys, LinearBranch, Projection};
 
 use super::HostTensor;
 use crate::Result;
-use crate::attention::{Attention, SlaProjection};
+use crate::attention::{Attention, SlaProjection, Sparsity, block_map};
 use crate::backend::Heads;
 
+/// Self-attention of queries, keys and values.
 pub(super) fn to_itself(
     rounding: Rounding,
     qkv: [&HostTensor; 3],
     heads: Heads,
-    _how: &Attention,
-    _projection: Option<&SlaProjection>,
+    how: &Attention,
+    projection: Option<&SlaProjection>,
 ) -> Result<HostTensor> {
-    to_text(rounding, qkv, heads, heads.batch)
+    let shape = heads.self_shape(qkv[0].rows())?;
+    let [q, k, v] = qkv.map(|x| &x.values[..]);
+    let mut out = match how {
+        Attention::Original => turbowan_sla::attend(q, k, v, &shape, &Attend { rounding, ..Attend::default() })?,
+        Attention::Sage => {
+            let sage = Sage { operands: rounding, ..Sage::default() }.with_values(ValuePrecision::Int8);
+            turbowan_sage::forward(q, k, v, &shape, None, false, &sage)?
+        }
+        Attention::Sla(sparsity) => sparse_linear(rounding, qkv, heads, &shape, sparsity, projection, false)?,
+        Attention::SageSla(sparsity) => sparse_linear(rounding, qkv, heads, &shape, sparsity, projection, true)?,
+    };
+    rounding.apply_row(&mut out);
+    Ok(HostTensor { width: qkv[0].width, values: out })
 }
 
-pub(super) fn to_text(_rounding: Rounding, qkv: [&HostTensor; 3], heads: Heads, text_batch: usize) -> Result<HostTensor> {
-    let [q, k, v] = qkv;
-    let (lq, lk, d, w) = (q.rows() / heads.batch, k.rows() / text_batch, heads.head_dim, q.width);
-    let mut out = HostTensor::zeros(q.rows(), w);
-    for b in 0..heads.batch {
-        let kb = if text_batch == 1 { 0 } else { b };
-        for h in 0..heads.heads {
-            for i in 0..lq {
-                let qi = &q.values[(b * lq + i) * w + h * d..][..d];
-                let s: Vec<f64> = (0..lk)
-                    .map(|j| {
-                        let kj = &k.values[(kb * lk + j) * w + h * d..][..d];
-                        qi.iter().zip(kj).map(|(a, b)| f64::from(a * b)).sum::<f64>() / (d as f64).sqrt()
-                    })
-                    .collect();
-                let m = s.iter().cloned().fold(f64::MIN, f64::max);
-                let l: f64 = s.iter().map(|x| (x - m).exp()).sum();
-                for (j, s) in s.iter().enumerate() {
-                    let p = ((s - m).exp() / l) as f32;
-                    for c in 0..d {
-                        out.values[(b * lq + i) * w + h * d + c] += p * v.values[(kb * lk + j) * w + h * d + c];
-                    }
-                }
-            }
+/// The map is taken in the network's arithmetic; both branches work in the operation's own.
+fn sparse_linear(
+    rounding: Rounding,
+    qkv: [&HostTensor; 3],
+    heads: Heads,
+    shape: &AttnShape,
+    sparsity: &Sparsity,
+    projection: Option<&SlaProjection>,
+    int8: bool,
+) -> Result<Vec<f32>> {
+    let map = block_map(rounding, qkv[0], qkv[1], heads, sparsity)?;
+    let rounds_inside = rounding != sparsity.inner;
+    let inner = qkv.map(|x| {
+        let mut values = x.values.clone();
+        if rounds_inside {
+            sparsity.inner.apply_row(&mut values);
         }
-    }
+        values
+    });
+    let [q, k, v] = &inner;
+    let mut out = if int8 {
+        let sage = Sage::sagesla(sparsity.block_q, sparsity.block_k).with_values(ValuePrecision::Int8);
+        turbowan_sage::forward(q, k, v, shape, Some(&map), false, &sage)?
+    } else {
+        let how = Attend { keys: Keys::Listed(&map), rounding: sparsity.inner, ..Attend::default() };
+        turbowan_sla::attend(q, k, v, shape, &how)?
+    };
+    sparsity.inner.apply_row(&mut out);
+    let projection = projection.map(|p| Projection { weight: &p.weight, bias: &p.bias });
+    let branch = LinearBranch { features: sparsity.features, projection, rounding: sparsity.inner, isa: Isa::detect() };
+    turbowan_sla::add_linear_branch(q, k, v, shape, &branch, &mut out)?;
     Ok(out)
+}
+
+/// Dense attention of `q` to the keys and values of a prompt; with `text_batch` 1 all samples read the same.
+pub(super) fn to_text(rounding: Rounding, qkv: [&HostTensor; 3], heads: Heads, text_batch: usize) -> Result<HostTensor> {
+    let [q, k, v] = qkv;
+    // Samples that share their keys are one longer sample.
+    let shape = AttnShape::cross(text_batch, heads.heads, q.rows() / text_batch, k.rows() / text_batch, heads.head_dim)?;
+    let shape = shape.with_layout(HeadLayout::Blhd);
+    let values = turbowan_sla::attend(&q.values, &k.values, &v.values, &shape, &Attend { rounding, ..Attend::default() })?;
+    Ok(HostTensor { width: q.width, values })
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use turbowan_cuda::Rounding;
 use turbowan_cuda::ops::gemm::{Epilogue, PackedMatrix, Then, gemm};
+use turbowan_cuda::ops::gemm_int8::{PackedInt8, gemm_int8};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
 
 use super::super::{LinearForm, LinearParameters, Pointwise};
 use super::tensor::HostActivation;
@@ -21,12 +23,14 @@ pub struct HostLinear {
 
 enum Weight {
     Float(PackedMatrix),
+    Int8(PackedInt8),
 }
 
 impl fmt::Debug for Weight {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Float(matrix) => write!(f, "float [{}, {}]", matrix.out(), matrix.input()),
+            Self::Int8(matrix) => write!(f, "int8 [{}, {}]", matrix.out(), matrix.input()),
         }
     }
 }
@@ -48,14 +52,23 @@ impl HostLinear {
             LinearParameters::Float { weight, bias } => {
                 let [out, input] = sides(&weight)?;
                 let packed = match (form.quantised, arithmetic, weight.dtype) {
-                    (_, Rounding::Bf16, _) | (_, Rounding::None, Dtype::Bf16) => {
+                    (true, _, _) => {
+                        let mut values = weight.to_f32();
+                        arithmetic.apply_row(&mut values);
+                        Weight::Int8(PackedInt8::pack(&QuantizedWeight::quantise(&values, out, input)?))
+                    }
+                    (false, Rounding::Bf16, _) | (false, Rounding::None, Dtype::Bf16) => {
                         Weight::Float(PackedMatrix::pack(&weight.to_bf16(), out, input)?)
                     }
-                    (_, Rounding::None, _) => Weight::Float(PackedMatrix::pack(&weight.to_f32(), out, input)?),
+                    (false, Rounding::None, _) => Weight::Float(PackedMatrix::pack(&weight.to_f32(), out, input)?),
                 };
                 (packed, bias)
             }
-            LinearParameters::Int8 { weight, .. } => return Err(not_int8(&weight)),
+            LinearParameters::Int8 { weight, scale, bias } => {
+                let [out, input] = sides(&weight)?;
+                let values = weight.to_i8().ok_or_else(|| not_int8(&weight))?;
+                (Weight::Int8(PackedInt8::pack(&QuantizedWeight::from_parts(out, input, values, scale.to_f32())?)), bias)
+            }
         };
         let bias = bias.map(|bias| {
             let mut values = bias.to_f32();
@@ -69,6 +82,7 @@ impl HostLinear {
     pub fn out(&self) -> usize {
         match &self.weight {
             Weight::Float(matrix) => matrix.out(),
+            Weight::Int8(matrix) => matrix.out(),
         }
     }
 
@@ -77,6 +91,16 @@ impl HostLinear {
         let rows = x.rows.rows();
         match &self.weight {
             Weight::Float(matrix) => gemm(&x.rows.values, rows, matrix, &epilogue, out)?,
+            Weight::Int8(matrix) => {
+                let int8 = match x.int8.get() {
+                    Some(int8) => int8,
+                    None => {
+                        let int8 = Int8Rows::quantise(Int8Rule::Official, &x.rows.values, rows, x.rows.width)?;
+                        x.int8.get_or_init(|| int8)
+                    }
+                };
+                gemm_int8(int8, matrix, &epilogue, out)?;
+            }
         }
         Ok(())
     }

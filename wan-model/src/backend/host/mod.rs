@@ -6,6 +6,7 @@
 mod attention;
 mod linear;
 mod tensor;
+pub mod vae;
 mod text;
 
 use turbowan_cuda::Rounding;

@@ -1,5 +1,9 @@
 //! Rows of `f32`, and the same rows as a linear layer reads them.
 
+use std::sync::OnceLock;
+
+use turbowan_cuda::ops::quant::Int8Rows;
+
 /// `[rows, width]` values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostTensor {
@@ -26,10 +30,11 @@ impl HostTensor {
 pub struct HostActivation {
     /// The floating-point rows.
     pub rows: HostTensor,
+    pub(super) int8: OnceLock<Int8Rows>,
 }
 
 impl From<HostTensor> for HostActivation {
     fn from(rows: HostTensor) -> Self {
-        Self { rows }
+        Self { rows, int8: OnceLock::new() }
     }
 }

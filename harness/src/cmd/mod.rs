@@ -1,0 +1,4 @@
+//! One command a file: flags in, a report for a person or for a machine out.
+
+pub mod conform;
+pub mod flags;

@@ -1,0 +1,87 @@
+//! What ends a command: one error, its cause and the next step.
+
+use std::path::{Path, PathBuf};
+
+/// Anything that ends a command badly.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A flag or a combination of flags that cannot be.
+    #[error("{flag}: {reason}")]
+    Flag {
+        /// The flag, with its dashes.
+        flag: &'static str,
+        /// What is wrong and what would be right.
+        reason: String,
+    },
+    /// A file could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{}: {reason}", path.display())]
+    Broken {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] crate::atomic_file::WriteError),
+    /// A video could not be written.
+    #[error(transparent)]
+    Video(#[from] crate::video::Error),
+    /// A file holds no request.
+    #[error(transparent)]
+    Metadata(#[from] crate::video::ReadError),
+    /// The models refused.
+    #[error(transparent)]
+    Model(#[from] turbowan_wan_model::Error),
+    /// A fixture could not be replayed.
+    #[error(transparent)]
+    Conform(#[from] crate::conform::Error),
+    /// The run was stopped by the user; it can be taken up again.
+    #[error("stopped; continue with: turbowan {mode} --resume {}", state.display())]
+    Stopped {
+        /// The command.
+        mode: &'static str,
+        /// The saved run.
+        state: PathBuf,
+    },
+    /// The run was stopped before there was anything to save.
+    #[error("stopped before the first step; nothing was written")]
+    StoppedEarly,
+    /// Something was compared and did not hold.
+    #[error("{failed} of {total} comparisons failed")]
+    Mismatch {
+        /// Failed ones.
+        failed: usize,
+        /// All of them.
+        total: usize,
+    },
+}
+
+impl Error {
+    /// A flag that cannot be.
+    pub fn flag(flag: &'static str, reason: impl Into<String>) -> Self {
+        Self::Flag { flag, reason: reason.into() }
+    }
+
+    /// A file that is not what it should be.
+    pub fn broken(path: &Path, reason: impl std::fmt::Display) -> Self {
+        Self::Broken { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// The exit code of the process: 130 after Ctrl-C as shells do, 2 for flags, 1 for everything else.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Stopped { .. } | Self::StoppedEarly => 130,
+            Self::Flag { .. } => 2,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! A request becomes files.
+
+pub mod state;
+pub mod watch;
