@@ -13,5 +13,6 @@ pub mod image;
 pub mod pipeline;
 pub mod resolution;
 pub mod text;
+pub mod vae;
 
 pub use error::{Error, Result};
