@@ -78,8 +78,8 @@ pub enum Error {
         /// Steps of this run.
         steps: usize,
     },
-    /// A state of a multistep solver without the history that its step needs.
-    #[error("cannot continue at step {step}: the state lacks the solver's history")]
+    /// A state of a multistep solver without the history that its step needs, or with one of another length.
+    #[error("cannot continue at step {step}: the state lacks the solver's history for its latent")]
     HistoryMissing {
         /// The state's step.
         step: usize,

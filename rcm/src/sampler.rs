@@ -7,8 +7,8 @@
 //! ODE   x <- x - (u_i - u_{i+1}) v                                an Euler step
 //! ```
 //!
-//! The state is f64. Noise is drawn in f32: once for the start, then once after every SDE step, also after the last, where its
-//! weight is zero, so that a generator ends where the official scripts leave it.
+//! The state is f64. Noise is drawn in f32, and `u_{i+1} noise` is rounded to f32, as in the official scripts. There is one draw for the
+//! start, then one after every SDE step, also after the last, where its weight is zero: a generator ends where the official scripts leave it.
 
 use std::ops::ControlFlow;
 
@@ -145,7 +145,7 @@ impl FewStep {
         Ok(State { step: step + 1, latent: x })
     }
 
-    /// `x + next * noise`, where `room` is a latent to hold the noise.
+    /// `x + f32(next * noise)`, where `room` is a latent to hold the noise.
     fn noise_anew<L: Latent>(&self, x: &mut L, mut room: L, step: usize, next: FlowTime, noise: &mut NoiseSource) -> Result<(), Error> {
         noise.seek(step as u64 + 1, x.len())?;
         if next == FlowTime::CLEAN {
@@ -153,8 +153,11 @@ impl FewStep {
         }
         let mut values = vec![0.0; x.len()];
         noise.fill(&mut values)?;
+        // f32, as in the official scripts: there a lone f64 number times an f32 tensor stays f32.
+        let share = next.share() as f32;
+        values.iter_mut().for_each(|value| *value *= share);
         room.fill(&values);
-        x.add_scaled(next.share(), &room);
+        x.add_scaled(1.0, &room);
         Ok(())
     }
 
@@ -233,7 +236,7 @@ mod tests {
                 for i in 0..4 {
                     let v = 0.5 * x + u[i];
                     x = match sampler {
-                        Sampler::Sde => (1.0 - u[i + 1]) * (x - u[i] * v) + u[i + 1] * f64::from(draws[i + 1][element]),
+                        Sampler::Sde => (1.0 - u[i + 1]) * (x - u[i] * v) + f64::from(u[i + 1] as f32 * draws[i + 1][element]),
                         Sampler::Ode => x - (u[i] - u[i + 1]) * v,
                     };
                 }

@@ -141,14 +141,17 @@ impl Teacher {
     /// One step onward.
     ///
     /// # Errors
-    /// [`Error::StepPastEnd`], [`Error::HistoryMissing`], [`Error::VelocityLength`], [`Error::NotFinite`], or the network's.
+    /// [`Error::EmptyLatent`], [`Error::StepPastEnd`], [`Error::HistoryMissing`], [`Error::VelocityLength`], [`Error::NotFinite`], or the network's.
     pub fn step<D: Denoiser>(&self, state: TeacherState<D::Latent>, denoiser: &mut D) -> Result<TeacherState<D::Latent>, D::Error> {
         let TeacherState { step, latent: x, history } = state;
         let steps = self.steps();
+        if x.is_empty() {
+            return Err(Error::EmptyLatent.into());
+        }
         if step >= steps {
             return Err(Error::StepPastEnd { step, steps }.into());
         }
-        if self.solver == Solver::UniPc && step > 0 && !history.as_ref().is_some_and(|history| history.reaches(step)) {
+        if self.solver == Solver::UniPc && step > 0 && !history.as_ref().is_some_and(|history| history.reaches(step, x.len())) {
             return Err(Error::HistoryMissing { step }.into());
         }
         let velocity = self.guided(denoiser, &x, step)?;

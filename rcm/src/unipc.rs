@@ -29,10 +29,12 @@ pub struct History<L> {
     pub order: usize,
 }
 
-impl<L> History<L> {
-    /// Whether this is enough for step `step` of a run.
-    pub(crate) fn reaches(&self, step: usize) -> bool {
-        matches!(self.order, 1 | 2) && (step < 2 || self.clean_before.is_some())
+impl<L: Latent> History<L> {
+    /// Whether this is enough for step `step` of a run over latents of `len` values.
+    pub(crate) fn reaches(&self, step: usize, len: usize) -> bool {
+        let fits = |latent: &L| latent.len() == len;
+        let before = self.clean_before.as_ref();
+        matches!(self.order, 1 | 2) && fits(&self.start) && fits(&self.clean) && before.is_none_or(fits) && (step < 2 || before.is_some())
     }
 }
 

@@ -139,5 +139,9 @@ fn a_teacher_refuses_what_it_cannot_run() {
     let teacher = make(4, 80.0, 5.0, 1.0).unwrap();
     let lost = TeacherState { step: 2, latent: vec![0.0], history: None };
     assert_eq!(teacher.step(lost, &mut Diffusion), Err(Error::HistoryMissing { step: 2 }));
+    let start = teacher.start(vec![0.0; 3], &mut NoiseSource::seeded(NoiseKind::Native, 0)).unwrap();
+    let mut cut = teacher.step(start, &mut Diffusion).unwrap();
+    cut.latent.pop();
+    assert_eq!(teacher.step(cut, &mut Diffusion), Err(Error::HistoryMissing { step: 1 }));
     assert_eq!(teacher.times()[4], FlowTime::CLEAN);
 }

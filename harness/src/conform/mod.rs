@@ -6,6 +6,7 @@
 mod dit;
 pub mod fixture;
 mod quant_linear;
+mod rcm_sampler;
 mod sage;
 mod sla;
 mod umt5;
@@ -92,6 +93,7 @@ const RUNNERS: &[Runner] = &[
     ("dit_i2v", dit::image_to_video),
     ("dit_sla", dit::sparse_linear),
     ("quant_linear", quant_linear::run),
+    ("rcm_sampler", rcm_sampler::run),
     ("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla), ("umt5", umt5::run),
 ];
 
