@@ -30,7 +30,7 @@ impl Distance {
         let (mut worst, mut not_finite) = (0, 0);
         for (index, (g, w)) in got.iter().zip(want).enumerate() {
             let (g, w): (f64, f64) = ((*g).into(), (*w).into());
-            if !g.is_finite() && !(w == g || w.is_nan() && g.is_nan()) {
+            if !(g.is_finite() || w == g || w.is_nan() && g.is_nan()) {
                 if not_finite == 0 {
                     worst = index;
                 }

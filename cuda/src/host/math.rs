@@ -30,7 +30,7 @@ pub fn silu(x: f32) -> f32 {
 /// GELU in its tanh form, `x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))`, written as `x * sigmoid(2 u)`.
 #[inline(always)]
 pub fn gelu_tanh(x: f32) -> f32 {
-    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_1;
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
     let u = TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
     x / (1.0 + exp(-u))
 }
