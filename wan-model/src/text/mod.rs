@@ -1,11 +1,11 @@
 //! From a prompt to the rows that cross attention reads: clean-up, tokenizer, umT5 encoder, kept states.
 
-mod cache;
+pub mod cache;
 mod charsmap;
 mod clean;
 mod names;
-mod tokenizer;
-mod umt5;
+pub mod tokenizer;
+pub mod umt5;
 
 pub use cache::{StateKey, StateStore};
 pub use clean::clean_prompt;

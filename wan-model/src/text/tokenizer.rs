@@ -207,6 +207,8 @@ impl TokenizerFile {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn small() -> PromptTokenizer {
@@ -250,6 +252,23 @@ mod tests {
         assert_eq!((tokens.ids.len(), tokens.ids[511]), (512, 1));
         assert!(tokens.cut.unwrap().dropped > 10_000);
         assert!(start.elapsed().as_secs_f64() < 1.0, "{:?}", start.elapsed());
+    }
+
+    proptest! {
+        #[test]
+        fn an_altered_file_is_an_error_or_a_tokenizer(at in 0usize..12_000, byte in any::<u8>(), cut in 0usize..12_000) {
+            let file = TokenizerFile::unigram(&[("▁a".to_owned(), -1.0), ("b".to_owned(), -2.0)]);
+            let mut bytes = file.bytes().to_vec();
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            if cut % 4 == 0 {
+                bytes.truncate(cut % bytes.len());
+            }
+            if let Ok(tokenizer) = PromptTokenizer::from_bytes(&bytes, Path::new("tokenizer.json")) {
+                // An error is an answer too; a panic is not.
+                let _ = tokenizer.encode("a ab é </s>", 8);
+            }
+        }
     }
 
     #[test]

@@ -82,6 +82,8 @@ fn is_space(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// What `ftfy` 6.3.1 and Python 3.11 made of each text (`make_cases.py`).
@@ -94,6 +96,16 @@ mod tests {
         let wrong: Vec<_> =
             cases.iter().map(|[text, want]| (text, clean_prompt(text), want)).filter(|(_, got, want)| got != *want).collect();
         assert!(wrong.is_empty(), "{} of {} differ: {wrong:#?}", wrong.len(), cases.len());
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_out_with_single_spaces(text in prop_oneof!["\\PC{0,40}", "[\\x00-\u{ff}\u{152}-\u{192}–-™]{0,40}", "(&(#x?)?[0-9a-zA-Z]{0,9};?){0,6}"]) {
+            let clean = clean_prompt(&text);
+            let words: Vec<&str> = clean.split(is_space).collect();
+            prop_assert!(clean.is_empty() || words.iter().all(|word| !word.is_empty()));
+            prop_assert!(clean.chars().all(|c| !is_space(c) || c == ' '));
+        }
     }
 
     #[test]
