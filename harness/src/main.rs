@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::conform;
+use turbowan::cmd::{conform, flags, generate, init_tiny, rerun};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -15,13 +15,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A video from a prompt.
+    T2v(Box<flags::TextToVideo>),
+    /// A video from a first frame and a prompt.
+    I2v(Box<flags::ImageToVideo>),
+    /// The same video again, from the request inside a file.
+    Rerun(rerun::Rerun),
     /// Recorded runs of the official code, replayed.
     Conform(conform::Conform),
+    /// A small model with random weights, in the official layout.
+    #[command(name = "init-tiny")]
+    InitTiny(init_tiny::InitTiny),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::T2v(args) => generate::text_to_video(&args),
+        Command::I2v(args) => generate::image_to_video(&args),
+        Command::Rerun(args) => rerun::run(&args),
         Command::Conform(args) => conform::run(&args),
+        Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ pub mod image;
 pub mod pipeline;
 pub mod resolution;
 pub mod text;
+pub mod tiny;
 pub mod vae;
 
 pub use error::{Error, Result};

@@ -14,6 +14,7 @@ pub struct TextToVideo {
     /// Noise level of the first step.
     #[arg(long = "sigma_max", alias = "sigma-max", default_value_t = 80.0)]
     pub sigma_max: f64,
+    /// Flags that both commands take.
     #[command(flatten)]
     pub shared: Shared,
 }
@@ -39,6 +40,7 @@ pub struct ImageToVideo {
     /// Noise level of the first step.
     #[arg(long = "sigma_max", alias = "sigma-max", default_value_t = 200.0)]
     pub sigma_max: f64,
+    /// Flags that both commands take.
     #[command(flatten)]
     pub shared: Shared,
 }
@@ -55,9 +57,9 @@ pub struct Shared {
     /// Videos to make, each with noise of its own.
     #[arg(long = "num_samples", alias = "num-samples", default_value_t = 1)]
     pub num_samples: usize,
-    /// Network calls: 1 to 4.
-    #[arg(long = "num_steps", alias = "num-steps", default_value_t = 4)]
-    pub num_steps: usize,
+    /// Steps: 1 to 4 with rcm; with euler and unipc any number. [default: 4; euler and unipc: 50]
+    #[arg(long = "num_steps", alias = "num-steps")]
+    pub num_steps: Option<usize>,
     /// The video autoencoder.
     #[arg(long = "vae_path", alias = "vae-path", value_name = "FILE")]
     pub vae_path: Option<PathBuf>,

@@ -2,3 +2,7 @@
 
 pub mod conform;
 pub mod flags;
+pub mod generate;
+pub mod init_tiny;
+mod locate;
+pub mod rerun;

@@ -100,7 +100,9 @@ impl SavedRun {
         let text = |key: &str| metadata.get(key).ok_or_else(|| broken(&format!("no {key}")));
         let values = |name: &str| -> Result<Option<Vec<f64>>, Error> {
             match file.tensor(name) {
-                Ok(view) if view.dtype() == Dtype::F64 => Ok(Some(view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect())),
+                Ok(view) if view.dtype() == Dtype::F64 => {
+                    Ok(Some(view.data().as_chunks().0.iter().map(|b| f64::from_le_bytes(*b)).collect()))
+                }
                 Ok(_) => Err(broken(&format!("{name} is not f64"))),
                 Err(_) => Ok(None),
             }

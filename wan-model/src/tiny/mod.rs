@@ -18,6 +18,11 @@ use crate::dit::DitTraits;
 /// Seed of the set that runs when no checkpoint is named.
 pub const DEFAULT_SEED: u64 = 1;
 
+/// Side of the frames that it makes where no size is asked for, in pixels.
+pub const SIDE: usize = 128;
+/// Frames that it makes where no number is asked for.
+pub const FRAMES: usize = 33;
+
 /// The networks of a set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {

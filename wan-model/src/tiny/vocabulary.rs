@@ -1,7 +1,7 @@
 //! The pieces that the small text encoder knows: what a caption of simple clips says, in English and Chinese, and every
 //! letter and byte beside it.
 
-use crate::text::tokenizer::TokenizerFile;
+use crate::text::TokenizerFile;
 
 /// Words of captions: things, colours, motions, places, and what joins them.
 const WORDS: &str = "a an the on in at of and with to its is it over under across from into while around against through \

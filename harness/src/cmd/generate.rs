@@ -1,0 +1,354 @@
+//! `turbowan t2v` and `turbowan i2v`: flags become a request, a request becomes files.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use turbowan_rcm::Expert;
+use turbowan_wan_model::checkpoint::{AttentionName, attention_of};
+use turbowan_wan_model::config::DitConfig;
+use turbowan_wan_model::image::RgbImage;
+use turbowan_wan_model::resolution::{AspectRatio, FrameCount, FrameSize, Resolution};
+use turbowan_wan_model::tiny;
+
+use crate::cmd::flags::{AttentionFlag, ImageToVideo, PrecisionFlag, SamplerFlag, Shared, TextToVideo};
+use crate::cmd::locate;
+use crate::error::Error;
+use crate::progress::{Progress, Style};
+use crate::request::{AttentionChoice, FileRef, Mode, Models, Precision, Request, SamplerChoice};
+use crate::run::Run;
+use crate::run::state::SavedRun;
+use crate::video::Output;
+
+/// Longest prompt that is read, in bytes; the tokenizer keeps 512 tokens of it.
+const LONGEST_PROMPT: usize = 1 << 20;
+/// Steps of an undistilled model where none are asked for.
+const TEACHER_STEPS: usize = 50;
+
+/// `turbowan t2v`.
+///
+/// # Errors
+/// One error, with the next step in it.
+pub fn text_to_video(args: &TextToVideo) -> Result<(), Error> {
+    let progress = Progress::new(Style::detect(args.shared.json).listener());
+    run(&args.shared, Mode::T2v, &progress, || {
+        let models = locate::text_to_video(args)?;
+        let draft = Draft { mode: Mode::T2v, models, sigma_max: args.sigma_max, boundary: None, image: None, adaptive: false };
+        draft.request(&args.shared, &progress)
+    })
+}
+
+/// `turbowan i2v`.
+///
+/// # Errors
+/// One error, with the next step in it.
+pub fn image_to_video(args: &ImageToVideo) -> Result<(), Error> {
+    let progress = Progress::new(Style::detect(args.shared.json).listener());
+    run(&args.shared, Mode::I2v, &progress, || {
+        let path =
+            args.image_path.as_ref().ok_or_else(|| Error::flag("--image_path", "the first frame is needed: a JPG, PNG or WebP file"))?;
+        if !(0.0..=1.0).contains(&args.boundary) {
+            return Err(Error::flag("--boundary", format!("{} is not a flow time in [0, 1]", args.boundary)));
+        }
+        let image = FileRef::of(path)?;
+        let draft = Draft {
+            mode: Mode::I2v,
+            models: locate::image_to_video(args)?,
+            sigma_max: args.sigma_max,
+            boundary: Some(args.boundary),
+            image: Some(image),
+            adaptive: args.adaptive_resolution,
+        };
+        draft.request(&args.shared, &progress)
+    })
+}
+
+fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> Result<Request, Error>) -> Result<(), Error> {
+    if shared.serve {
+        return Err(Error::flag("--serve", "this command makes one request; leave --serve out"));
+    }
+    if let Some(threads) = shared.threads {
+        if threads == 0 {
+            return Err(Error::flag("--threads", "at least 1"));
+        }
+        // A pool that exists already (a second run in one process) stays as it is.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+    let (request, save_path, resumed) = match &shared.resume {
+        None => (make()?, shared.save_path.clone(), None),
+        Some(path) => {
+            let saved = SavedRun::load(path)?;
+            if saved.request.mode != mode {
+                return Err(Error::flag("--resume", format!("this run was started by `turbowan {}`", saved.request.mode.command())));
+            }
+            saved.request.verify()?;
+            (saved.request.clone(), saved.save_path.clone(), Some(saved))
+        }
+    };
+    let output = Output::new(&save_path)?;
+    finish(Run { request: &request, output, resumed, cache: shared.cache_dir.clone(), progress }, shared.json)
+}
+
+/// Runs a request and tells where its videos are.
+pub(super) fn finish(run: Run<'_>, wants_json: bool) -> Result<(), Error> {
+    let request = run.request.clone();
+    let progress = run.progress;
+    let (width, height) = (request.width, request.height);
+    progress.note(format!(
+        "{width}x{height}, {} frames, {} steps, {}, seed {}",
+        request.num_frames,
+        request.num_steps,
+        request.attention.name(),
+        request.seed
+    ));
+    let files = run.finish()?;
+    if wants_json {
+        println!("{}", json!({ "event": "done", "files": files, "request": request, "stages": progress.times() }));
+    } else {
+        files.iter().for_each(|file| println!("{}", file.display()));
+    }
+    Ok(())
+}
+
+/// What the two commands differ in.
+struct Draft {
+    mode: Mode,
+    models: Models,
+    sigma_max: f64,
+    boundary: Option<f64>,
+    image: Option<FileRef>,
+    adaptive: bool,
+}
+
+impl Draft {
+    fn request(self, flags: &Shared, progress: &Progress) -> Result<Request, Error> {
+        let prompt = flags.prompt.clone().unwrap_or_default();
+        if prompt.len() > LONGEST_PROMPT {
+            return Err(Error::flag("--prompt", format!("{} bytes are more than the {LONGEST_PROMPT} that are read", prompt.len())));
+        }
+        let dit = self.models.dit(self.mode, Expert::High)?;
+        check_network(self.mode, &dit.config, flags.model.as_deref())?;
+        if let Some(boundary) = self.boundary.filter(|_| matches!(self.models, Models::Files { low_noise: None, .. })) {
+            progress.note(format!("no low-noise expert: one network makes all steps, the boundary {boundary} is not used"));
+        }
+        let size = self.size(flags, progress)?;
+        let num_frames = self.frames(flags, progress)?;
+        let (sampler, num_steps) = sampler(flags)?;
+        if !(1..=64).contains(&flags.num_samples) {
+            return Err(Error::flag("--num_samples", format!("{} is not between 1 and 64", flags.num_samples)));
+        }
+        if !(1..=240).contains(&flags.fps) {
+            return Err(Error::flag("--fps", format!("{} is not between 1 and 240", flags.fps)));
+        }
+        let boundary = self.boundary.filter(|_| !matches!(self.models, Models::Files { low_noise: None, .. }));
+        let request = Request {
+            mode: self.mode,
+            prompt,
+            negative_prompt: flags.negative_prompt.clone(),
+            image: self.image,
+            width: size.width(),
+            height: size.height(),
+            num_frames,
+            fps: flags.fps,
+            num_samples: flags.num_samples,
+            grid: flags.grid,
+            seed: seed(flags.seed)?,
+            rng: rng(&flags.rng)?,
+            num_steps,
+            sigma_max: self.sigma_max,
+            boundary,
+            sampler,
+            attention: attention(flags, dit.traits.sla, progress)?,
+            precision: match flags.precision {
+                PrecisionFlag::Bf16 => Precision::Bf16,
+                PrecisionFlag::F32 => Precision::F32,
+            },
+            quant_linear: flags.quant_linear || dit.traits.quantised,
+            default_norm: flags.default_norm,
+            models: self.models,
+        };
+        if request.quant_linear && !dit.traits.quantised {
+            check_quantisable(&dit.config)?;
+        }
+        Ok(request)
+    }
+
+    fn is_embedded(&self) -> bool {
+        matches!(self.models, Models::Embedded { .. })
+    }
+
+    fn size(&self, flags: &Shared, progress: &Progress) -> Result<FrameSize, Error> {
+        let ratio: AspectRatio = flags.aspect_ratio.parse().map_err(|error| Error::flag("--aspect_ratio", format!("{error}")))?;
+        let preset = match (&flags.resolution, self.is_embedded(), self.mode) {
+            (Some(word), ..) => match word.split_once(['x', 'X']) {
+                Some((width, height)) => {
+                    let side = |text: &str| {
+                        text.parse::<usize>().map_err(|_| Error::flag("--resolution", format!("{word:?} is not WIDTHxHEIGHT")))
+                    };
+                    FrameSize::new(side(width)?, side(height)?).map_err(|error| Error::flag("--resolution", error.to_string()))?
+                }
+                None => word.parse::<Resolution>().map_err(|error| Error::flag("--resolution", error.to_string()))?.size(ratio),
+            },
+            (None, true, _) => FrameSize::new(tiny::SIDE, tiny::SIDE)?,
+            (None, false, Mode::T2v) => Resolution::P480.size(ratio),
+            (None, false, Mode::I2v) => Resolution::P720.size(ratio),
+        };
+        let Some(image) = &self.image else { return Ok(preset) };
+        let bytes = std::fs::read(&image.path).map_err(|source| Error::Read { path: image.path.clone(), source })?;
+        let picture = RgbImage::decode(&bytes).map_err(|error| Error::broken(&image.path, error))?;
+        if !self.adaptive {
+            return Ok(preset);
+        }
+        let size = FrameSize::adaptive(preset, picture.width(), picture.height())?;
+        progress.note(format!("adaptive resolution: {size} for an image of {}x{}", picture.width(), picture.height()));
+        Ok(size)
+    }
+
+    fn frames(&self, flags: &Shared, progress: &Progress) -> Result<usize, Error> {
+        let default = if self.is_embedded() { tiny::FRAMES } else { FrameCount::DEFAULT.get() };
+        let asked = flags.num_frames.unwrap_or(default);
+        let frames = FrameCount::at_most(asked).map_err(|error| Error::flag("--num_frames", error.to_string()))?.get();
+        if frames != asked {
+            progress.note(format!("--num_frames {asked}: the model makes 4n + 1 frames, so {frames} will be made"));
+        }
+        Ok(frames)
+    }
+}
+
+fn sampler(flags: &Shared) -> Result<(SamplerChoice, usize), Error> {
+    let (guidance, shift) = (flags.guidance, flags.shift);
+    let choice = match flags.sampler {
+        SamplerFlag::Rcm => SamplerChoice::Rcm { ode: flags.ode },
+        _ if flags.ode => return Err(Error::flag("--ode", "euler and unipc follow the flow already; --ode belongs to rcm")),
+        SamplerFlag::Euler => SamplerChoice::Euler { guidance, shift },
+        SamplerFlag::Unipc => SamplerChoice::Unipc { guidance, shift },
+    };
+    let is_few_step = flags.sampler == SamplerFlag::Rcm;
+    let steps = flags.num_steps.unwrap_or(if is_few_step { 4 } else { TEACHER_STEPS });
+    let most = if is_few_step { 4 } else { 1000 };
+    if !(1..=most).contains(&steps) {
+        return Err(Error::flag("--num_steps", format!("{steps} is not between 1 and {most}")));
+    }
+    Ok((choice, steps))
+}
+
+fn attention(flags: &Shared, has_projection: bool, progress: &Progress) -> Result<AttentionChoice, Error> {
+    let asked = flags.attention_type.map(|flag| match flag {
+        AttentionFlag::Original => AttentionName::Original,
+        AttentionFlag::Sage => AttentionName::Sage,
+        AttentionFlag::Sla => AttentionName::Sla,
+        AttentionFlag::Sagesla => AttentionName::SageSla,
+    });
+    let (name, note) = attention_of(asked, has_projection)?;
+    if let Some(note) = note {
+        progress.note(note);
+    }
+    let topk = flags.sla_topk;
+    if !(topk > 0.0 && topk <= 1.0) {
+        return Err(Error::flag("--sla_topk", format!("{topk} is not a share in (0, 1]")));
+    }
+    Ok(match name {
+        AttentionName::Original => AttentionChoice::Original,
+        AttentionName::Sage => AttentionChoice::Sage,
+        AttentionName::Sla => AttentionChoice::Sla(topk),
+        AttentionName::SageSla => AttentionChoice::SageSla(topk),
+    })
+}
+
+/// A seed of -1 is drawn; it is printed and recorded, so that any video can be made again.
+fn seed(flag: i64) -> Result<u64, Error> {
+    match flag {
+        -1 => {
+            let mut bytes = [0u8; 4];
+            getrandom::fill(&mut bytes)
+                .map_err(|error| Error::flag("--seed", format!("no random number to be had ({error}); name a seed")))?;
+            Ok(u64::from(u32::from_le_bytes(bytes)))
+        }
+        0.. => Ok(flag as u64),
+        _ => Err(Error::flag("--seed", format!("{flag} is neither a seed (0 or above) nor -1 for a random one"))),
+    }
+}
+
+/// The generator by its name in full, or the file of recorded noise.
+fn rng(flag: &str) -> Result<String, Error> {
+    match flag.parse::<turbowan_rcm::NoiseKind>() {
+        Ok(kind) => Ok(kind.to_string()),
+        Err(error) => {
+            let path = PathBuf::from(flag);
+            if path.is_file() {
+                Ok(format!("file:{}", path.display()))
+            } else {
+                Err(Error::flag("--rng", format!("{error}, or a file of recorded noise")))
+            }
+        }
+    }
+}
+
+fn check_network(mode: Mode, config: &DitConfig, model: Option<&str>) -> Result<(), Error> {
+    let expected = match mode {
+        Mode::T2v => 16,
+        Mode::I2v => 36,
+    };
+    if config.in_dim != expected {
+        let other = if mode == Mode::T2v { "i2v" } else { "t2v" };
+        let reason = format!(
+            "this transformer reads {} latent channels, {} needs {expected}; try `turbowan {other}`",
+            config.in_dim,
+            mode.command()
+        );
+        return Err(Error::flag("--dit_path", reason));
+    }
+    if config.clip_dim.is_some() {
+        return Err(Error::flag(
+            "--dit_path",
+            "a Wan 2.1 image-to-video transformer needs a CLIP image embedding, which no command here computes",
+        ));
+    }
+    let Some(model) = model else { return Ok(()) };
+    let named = match model {
+        "Wan2.1-1.3B" => DitConfig::WAN_1_3B,
+        "Wan2.1-14B" => DitConfig::WAN_14B,
+        "Wan2.2-A14B" if mode == Mode::I2v => DitConfig::WAN_A14B_I2V,
+        "Wan2.2-A14B" => DitConfig::WAN_14B,
+        _ => return Err(Error::flag("--model", format!("{model:?} is none of Wan2.1-1.3B, Wan2.1-14B, Wan2.2-A14B"))),
+    };
+    if (config.dim, config.layers) != (named.dim, named.layers) {
+        let reason = format!(
+            "{model} has {} blocks of width {}, the checkpoint has {} of width {}; leave --model out, it follows the checkpoint",
+            named.layers, named.dim, config.layers, config.dim
+        );
+        return Err(Error::flag("--model", reason));
+    }
+    Ok(())
+}
+
+fn check_quantisable(config: &DitConfig) -> Result<(), Error> {
+    if config.dim % 128 == 0 && config.ffn_dim % 128 == 0 {
+        return Ok(());
+    }
+    let reason =
+        format!("int8 blocks are 128 wide; this transformer's widths {} and {} are no multiples of it", config.dim, config.ffn_dim);
+    Err(Error::flag("--quant_linear", reason))
+}
+
+impl AttentionChoice {
+    /// As `--attention_type` takes it, with the density where there is one.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Original => "original".to_owned(),
+            Self::Sage => "sage".to_owned(),
+            Self::Sla(share) => format!("sla {share}"),
+            Self::SageSla(share) => format!("sagesla {share}"),
+        }
+    }
+}
+
+impl Request {
+    /// Checks that every file still holds what it held when the request was made.
+    ///
+    /// # Errors
+    /// Names the first that does not.
+    pub fn verify(&self) -> Result<(), Error> {
+        self.models.verify()?;
+        self.image.as_ref().map_or(Ok(()), FileRef::verify)
+    }
+}

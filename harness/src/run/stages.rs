@@ -1,0 +1,287 @@
+//! The stages of a run, one after another, each with the networks that it needs and no others.
+
+use std::path::Path;
+
+use turbowan_cuda::Rounding;
+use turbowan_rcm::{Expert, FewStep, Guidance, NoiseKind, NoiseSource, Sampler, Schedule, Solver, Teacher};
+use turbowan_sla::Density;
+use turbowan_wan_model::attention::{Attention, Sparsity};
+use turbowan_wan_model::backend::NormRule;
+use turbowan_wan_model::backend::host::Host;
+use turbowan_wan_model::backend::host::vae::HostFrames;
+use turbowan_wan_model::dit::{DitOptions, Grid};
+use turbowan_wan_model::image::{RgbImage, conditioning};
+use turbowan_wan_model::pipeline::sampling::Border;
+use turbowan_wan_model::pipeline::{Conditions, Event, Sampling, Snapshot, Unwatched, WanNetwork, Watch};
+use turbowan_wan_model::resolution::{FrameCount, FrameSize, LATENT_CHANNELS, LatentShape};
+use turbowan_wan_model::text::{StateKey, TextEncoder, clean_prompt};
+use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Progress as VaeProgress, Side, Tiling, Vae};
+
+use crate::error::Error;
+use crate::progress::Progress;
+use crate::request::{AttentionChoice, FileRef, Mode, Precision, Request, SamplerChoice};
+use crate::run::store::FolderStore;
+use crate::run::watch::{Follow, check_stop};
+use crate::video::{FrameRate, Frames};
+
+/// Pixels of a frame above which the autoencoder works in tiles.
+const WHOLE_FRAME: usize = 1280 * 720;
+
+/// A request's stages.
+pub struct Stages<'a> {
+    request: &'a Request,
+    progress: &'a Progress,
+    host: Host,
+}
+
+impl<'a> Stages<'a> {
+    /// The stages of `request`.
+    pub fn new(request: &'a Request, progress: &'a Progress) -> Self {
+        let rounding = match request.precision {
+            Precision::Bf16 => Rounding::Bf16,
+            Precision::F32 => Rounding::None,
+        };
+        Self { request, progress, host: Host { rounding } }
+    }
+
+    fn latent(&self) -> Result<LatentShape, Error> {
+        let size = FrameSize::new(self.request.width, self.request.height)?;
+        Ok(size.latent(FrameCount::new(self.request.num_frames)?))
+    }
+
+    /// Values of all samples' latents.
+    pub fn latent_values(&self) -> usize {
+        self.latent().map_or(0, |shape| shape.values()) * self.request.num_samples
+    }
+
+    /// The sampler with its times.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn sampling(&self) -> Result<Sampling, Error> {
+        let request = self.request;
+        let model = turbowan_wan_model::Error::from;
+        let guided = |solver, guidance, shift| -> Result<Sampling, Error> {
+            let run = Teacher::new(solver, request.num_steps, request.sigma_max, shift, Guidance::uniform(guidance)).map_err(model)?;
+            let run = match request.boundary {
+                Some(boundary) => run.with_boundary(boundary).map_err(model)?,
+                None => run,
+            };
+            Ok(Sampling::Teacher(run))
+        };
+        match request.sampler {
+            SamplerChoice::Rcm { ode } => {
+                let kind = if ode { Sampler::Ode } else { Sampler::Sde };
+                let run = FewStep::new(Schedule::few_step(request.sigma_max, request.num_steps).map_err(model)?, kind);
+                Ok(Sampling::FewStep(match request.boundary {
+                    Some(boundary) => run.with_boundary(boundary).map_err(model)?,
+                    None => run,
+                }))
+            }
+            SamplerChoice::Euler { guidance, shift } => guided(Solver::Euler, guidance, shift),
+            SamplerChoice::Unipc { guidance, shift } => guided(Solver::UniPc, guidance, shift),
+        }
+    }
+
+    /// The noise before its first draw.
+    ///
+    /// # Errors
+    /// An unknown generator, or a file without recorded noise.
+    pub fn noise(&self) -> Result<NoiseSource, Error> {
+        match self.request.rng.strip_prefix("file:") {
+            Some(path) => recorded_noise(Path::new(path)),
+            None => {
+                let kind: NoiseKind = self.request.rng.parse().map_err(turbowan_wan_model::Error::from)?;
+                Ok(NoiseSource::seeded(kind, self.request.seed))
+            }
+        }
+    }
+
+    /// What the network is told beside the latent: prompt, negative prompt, image.
+    ///
+    /// # Errors
+    /// A network or an image that cannot be used.
+    pub fn conditions(&self, cache: Option<&Path>, is_guided: bool, follow: &mut Follow<'_>) -> Result<Conditions, Error> {
+        let text_len = self.request.models.dit(self.request.mode, Expert::High)?.config.text_len;
+        follow.stage("text", None);
+        let prompt = self.text(&self.request.prompt, text_len, cache)?;
+        let negative = if is_guided { Some(self.text(&self.request.negative_prompt, text_len, cache)?) } else { None };
+        follow.end_stage();
+        let image = match &self.request.image {
+            Some(image) => Some(self.image(image, follow)?),
+            None => None,
+        };
+        Ok(Conditions { prompt, negative, image, clip: None })
+    }
+
+    fn text(&self, prompt: &str, text_len: usize, cache: Option<&Path>) -> Result<Vec<f32>, Error> {
+        let models = &self.request.models;
+        let cleaned = clean_prompt(prompt);
+        let identity = models.text_identity();
+        let key = StateKey { model: &identity, rounding: self.host.rounding, text_len, prompt: &cleaned };
+        let encode = || -> Result<_, Error> {
+            let tokens = models.tokenizer()?.encode(&cleaned, text_len)?;
+            if let Some(cut) = &tokens.cut {
+                self.progress.note(cut.to_string());
+            }
+            let (source, config) = models.text()?;
+            let encoder = TextEncoder::load(&self.host, &source, &config)?;
+            Ok(encoder.encode(&self.host, &tokens.ids, &mut |_, _| check_stop())?)
+        };
+        let states = match cache {
+            Some(folder) => key.kept_or(&FolderStore(folder.to_owned()), encode)?.0,
+            None => encode()?,
+        };
+        Ok(states.padded(text_len))
+    }
+
+    fn image(&self, image: &FileRef, follow: &mut Follow<'_>) -> Result<Vec<f32>, Error> {
+        let (width, height, frames) = (self.request.width, self.request.height, self.request.num_frames);
+        let bytes = std::fs::read(&image.path).map_err(|source| Error::Read { path: image.path.clone(), source })?;
+        let picture = RgbImage::decode(&bytes).map_err(|error| Error::broken(&image.path, error))?;
+        let first = picture.frame(FrameSize::new(width, height)?);
+        // The rest of the clip is grey: value 0.
+        let mut clip = vec![0.0; COLORS * frames * width * height];
+        for (to, from) in clip.chunks_exact_mut(frames * width * height).zip(first.chunks_exact(width * height)) {
+            to[..from.len()].copy_from_slice(from);
+        }
+        follow.stage("image", Some(frames as u64));
+        let vae = self.vae(Side::Encoder)?;
+        let clip = Clip::new([COLORS, frames, height, width], clip)?;
+        let latent = vae.encode(&clip, self.tiling(), &mut |progress| passed(progress, follow))?;
+        follow.end_stage();
+        let shape = self.latent()?;
+        conditioning(&latent.values, shape).ok_or_else(|| Error::broken(&image.path, "the encoded image has another size than the latent"))
+    }
+
+    /// Runs the steps that are left.
+    ///
+    /// # Errors
+    /// A network that cannot be used, a value that is not finite, or a stop.
+    pub fn denoise(
+        &self,
+        from: Snapshot,
+        sampling: &Sampling,
+        noise: &mut NoiseSource,
+        conditions: &Conditions,
+        follow: &mut Follow<'_>,
+    ) -> Result<Snapshot, Error> {
+        let request = self.request;
+        let layers = request.models.dit(request.mode, Expert::High)?.config.layers;
+        follow.stage("denoise", Some((sampling.steps() * layers) as u64));
+        let shape = self.latent()?;
+        let grid = Grid { frames: shape.frames, height: shape.height, width: shape.width };
+        let options = self.dit_options()?;
+        let open = |expert| {
+            let dit = request.models.dit(request.mode, expert).map_err(into_model)?;
+            dit.load(&self.host, options)
+        };
+        let border = match request.precision {
+            Precision::Bf16 => Border::OFFICIAL,
+            Precision::F32 => Border::EXACT,
+        };
+        let network = WanNetwork::new(&self.host, Box::new(open), conditions, grid, request.num_samples, follow);
+        let done = sampling.finish(from, network, border, noise)?;
+        follow.end_stage();
+        Ok(done)
+    }
+
+    fn dit_options(&self) -> Result<DitOptions, Error> {
+        let sparsity = |share: f64| {
+            let density = Density::new(share).ok_or_else(|| Error::flag("--sla_topk", format!("{share} is not a share in (0, 1]")))?;
+            // In f32 throughout, the operation's inside is f32 too.
+            Ok::<_, Error>(Sparsity { inner: self.host.rounding, ..Sparsity::official(density) })
+        };
+        let attention = match self.request.attention {
+            AttentionChoice::Original => Attention::Original,
+            AttentionChoice::Sage => Attention::Sage,
+            AttentionChoice::Sla(share) => Attention::Sla(sparsity(share)?),
+            AttentionChoice::SageSla(share) => Attention::SageSla(sparsity(share)?),
+        };
+        let norms = if self.request.default_norm { NormRule::Standard } else { NormRule::Fast };
+        Ok(DitOptions { attention, norms, quantise: self.request.quant_linear })
+    }
+
+    /// Frames of every sample's latent.
+    ///
+    /// # Errors
+    /// An autoencoder that cannot be used, frames that are not finite or flat, or a stop.
+    pub fn decode(&self, latents: &[f64], follow: &mut Follow<'_>) -> Result<Vec<Frames>, Error> {
+        let request = self.request;
+        let (width, height, shape) = (request.width, request.height, self.latent()?);
+        follow.stage("decode", Some((request.num_frames * request.num_samples) as u64));
+        let vae = self.vae(Side::Decoder)?;
+        let rate = FrameRate::new(request.fps, 1)?;
+        let mut videos = Vec::new();
+        for latent in latents.chunks_exact(shape.values()) {
+            let latent = latent.iter().map(|value| *value as f32).collect();
+            let clip = Clip::new([LATENT_CHANNELS, shape.frames, shape.height, shape.width], latent)?;
+            let mut rgb = Vec::with_capacity(request.num_frames * width * height * COLORS);
+            let before = videos.len() * request.num_frames;
+            vae.decode(&clip, self.tiling(), &mut |progress| {
+                if let VaeProgress::Frame { pixels, index, .. } = progress {
+                    rgb.extend(pixels.iter().map(|value| byte(*value)));
+                    let of = request.num_frames * request.num_samples;
+                    follow.event(Event::Frames { done: before + index + 1, of })?;
+                }
+                check_stop()
+            })?;
+            videos.push(Frames::new(width, height, rate, rgb)?);
+        }
+        follow.end_stage();
+        Ok(videos)
+    }
+
+    fn vae(&self, side: Side) -> Result<Vae<HostFrames>, Error> {
+        let (source, config) = self.request.models.vae()?;
+        let statistics = LatentStatistics::of_channels(config.z_dim);
+        Ok(Vae::load(HostFrames::new(self.host.rounding), &source, &config, statistics, &[side])?)
+    }
+
+    fn tiling(&self) -> Tiling {
+        if self.request.width * self.request.height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole }
+    }
+}
+
+/// A channel value around -1 to 1 as a byte: `trunc(clamp((1 + v) / 2) * 255 + 0.5)`.
+fn byte(value: f32) -> u8 {
+    ((1.0 + value.clamp(-1.0, 1.0)) / 2.0 * 255.0 + 0.5) as u8
+}
+
+fn passed(progress: VaeProgress<'_>, follow: &mut Follow<'_>) -> turbowan_wan_model::Result<()> {
+    match progress {
+        VaeProgress::Passed { done, of } => follow.event(Event::Frames { done, of }),
+        VaeProgress::Frame { .. } => Unwatched.event(Event::Frames { done: 0, of: 0 }),
+    }
+}
+
+/// Recorded draws: the tensor `noise`, or the only one, `[draws, ...]`.
+fn recorded_noise(path: &Path) -> Result<NoiseSource, Error> {
+    let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|error| Error::broken(path, error))?;
+    let tensors = file.tensors();
+    let found = tensors.iter().find(|(name, _)| name == "noise").or_else(|| tensors.first().filter(|_| tensors.len() == 1));
+    let Some((_, view)) = found else {
+        return Err(Error::broken(path, "expected one tensor, or one called \"noise\", of shape [draws, ...]"));
+    };
+    let (safetensors::Dtype::F32, Some(draws)) = (view.dtype(), view.shape().first().filter(|draws| **draws > 0)) else {
+        return Err(Error::broken(path, "recorded noise must be f32 of shape [draws, ...]"));
+    };
+    let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+    Ok(NoiseSource::recorded(values.chunks(values.len().div_ceil(*draws).max(1)).map(<[f32]>::to_vec).collect()))
+}
+
+/// An error of ours inside a closure that must return the models'.
+fn into_model(error: Error) -> turbowan_wan_model::Error {
+    match error {
+        Error::Model(error) => error,
+        other => turbowan_wan_model::Error::Format { path: "model".into(), reason: other.to_string() },
+    }
+}
+
+impl Request {
+    /// Whether an image goes in.
+    pub fn reads_image(&self) -> bool {
+        self.mode == Mode::I2v
+    }
+}
