@@ -4,12 +4,14 @@
 //! holds each result to the fixture's own tolerance.
 
 mod dit;
+mod pipeline;
 pub mod fixture;
 mod quant_linear;
 mod rcm_sampler;
 mod sage;
 mod sla;
 mod umt5;
+mod vae;
 
 use std::path::Path;
 
@@ -89,12 +91,13 @@ type Runner = (&'static str, fn(&Fixture, &mut Rows) -> Result<(), Error>);
 
 /// Every component that can be replayed. A component's file adds its line here.
 const RUNNERS: &[Runner] = &[
+    ("pipeline", pipeline::replay),
     ("dit_t2v", dit::text_to_video),
     ("dit_i2v", dit::image_to_video),
     ("dit_sla", dit::sparse_linear),
     ("quant_linear", quant_linear::run),
     ("rcm_sampler", rcm_sampler::run),
-    ("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla), ("umt5", umt5::run),
+    ("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla), ("umt5", umt5::run), ("vae", vae::run),
 ];
 
 /// Replays every fixture found below `dir`.
