@@ -33,6 +33,14 @@ pub enum Error {
         /// Every one of them.
         misfits: Vec<Misfit>,
     },
+    /// A model folder lacks parts that the request needs, or has several where one is needed.
+    #[error("{}: {} of a model's parts not found:{}", root.display(), missing.len(), Pieces(missing))]
+    Pieces {
+        /// The folder.
+        root: PathBuf,
+        /// Every one of them.
+        missing: Vec<Piece>,
+    },
     /// A setting is out of range or contradicts another.
     #[error("{what}: {found}: {must}")]
     Setting {
@@ -69,6 +77,23 @@ pub enum Error {
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,
+}
+
+/// One part of a model that was not found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Which part.
+    pub what: &'static str,
+    /// Where it was looked for, or which candidates there are.
+    pub fault: String,
+}
+
+struct Pieces<'a>(&'a [Piece]);
+
+impl fmt::Display for Pieces<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|piece| write!(f, "\n  {}: {}", piece.what, piece.fault))
+    }
 }
 
 /// One tensor that does not fit.

@@ -140,7 +140,8 @@ impl Renaming {
             let (index, part) = indexed(rest)?;
             Some(format!("blocks.{index}.{}", replaced(part, TEXT_BLOCK)?))
         };
-        if name.starts_with("decoder.") || name.starts_with("lm_head.") {
+        // The rest of a whole T5, and the tokenizer that ComfyUI packs in as a tensor.
+        if name.starts_with("decoder.") || name.starts_with("lm_head.") || name == "spiece_model" {
             return None;
         }
         // The table of embeddings is one tensor with two names.

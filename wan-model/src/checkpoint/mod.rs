@@ -20,7 +20,9 @@
 
 mod asked;
 mod fit;
+mod folder;
 mod format;
+mod hub;
 mod kind;
 mod layout;
 mod shards;
@@ -31,10 +33,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use asked::{AttentionName, attention_of};
+pub use folder::{Arrangement, FoundDit, ModelFolder, Parts, Task};
 pub use format::Format;
 use format::Source;
 pub use format::source::Access;
 use format::stored::Stored;
+pub use hub::{HubCache, ModelName};
 pub use kind::{HeadsFrom, Kind};
 pub use layout::Layout;
 use layout::Renaming;

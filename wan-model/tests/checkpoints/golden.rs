@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use turbowan_wan_model::checkpoint::{Checkpoint, Dtype, Format, HeadsFrom, Kind, Layout, TensorSource, TensorView, write_safetensors};
+use turbowan_wan_model::checkpoint::{
+    Checkpoint, Dtype, Format, HeadsFrom, Kind, Layout, ModelFolder, Task, TensorSource, TensorView, write_safetensors,
+};
 use turbowan_wan_model::config::{DitConfig, TextConfig, VaeConfig};
 use turbowan_wan_model::dit::DitTraits;
 
@@ -194,4 +196,16 @@ fn recordings_of_no_network_are_unknown_but_readable() {
     let checkpoint = Checkpoint::open(path).unwrap();
     assert_eq!((checkpoint.kind(None).unwrap(), checkpoint.layout()), (Kind::Unknown, None));
     assert!(checkpoint.names().all(|name| checkpoint.get(name).is_some()));
+}
+
+#[test]
+fn the_recorded_pipeline_folder_gives_its_parts() {
+    let Some(root) = golden("pipeline/checkpoints") else { return };
+    let folder = ModelFolder::find(&root).unwrap();
+    assert!(folder.unreadable.is_empty(), "{:?}", folder.unreadable);
+    let one = folder.parts(Task::TextToVideo).unwrap();
+    let two = folder.parts(Task::ImageToVideo).unwrap();
+    assert!(one.low_noise.is_none() && one.tokenizer.ends_with("google/umt5-xxl/tokenizer.json"));
+    let is = |path: &Path, word: &str| path.file_name().unwrap().to_string_lossy().contains(word);
+    assert!(is(&two.dit, "high") && is(&two.low_noise.unwrap(), "low") && is(&one.vae, "VAE") && is(&one.text_encoder, "t5"));
 }

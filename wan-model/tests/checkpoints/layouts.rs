@@ -8,7 +8,7 @@ use turbowan_wan_model::config::{DitConfig, TensorSpec};
 use turbowan_wan_model::dit::DitTraits;
 use turbowan_wan_model::error::Misfit;
 
-fn small() -> DitConfig {
+pub fn small() -> DitConfig {
     DitConfig {
         dim: 192,
         ffn_dim: 256,
@@ -25,7 +25,7 @@ fn small() -> DitConfig {
 }
 
 /// A file of zeros with these tensors and metadata.
-fn file(specs: &[TensorSpec], metadata: &[(&str, &str)]) -> Vec<u8> {
+pub fn file(specs: &[TensorSpec], metadata: &[(&str, &str)]) -> Vec<u8> {
     let zeros = vec![0; 1 << 20];
     let views: Vec<_> = specs
         .iter()
