@@ -220,7 +220,7 @@ impl<'a> Stages<'a> {
             let before = videos.len() * request.num_frames;
             vae.decode(&clip, self.tiling(), &mut |progress| {
                 if let VaeProgress::Frame { pixels, index, .. } = progress {
-                    rgb.extend(pixels.iter().map(|value| byte(*value)));
+                    rgb.extend(bytes(pixels));
                     let of = request.num_frames * request.num_samples;
                     follow.event(Event::Frames { done: before + index + 1, of })?;
                 }
@@ -243,9 +243,9 @@ impl<'a> Stages<'a> {
     }
 }
 
-/// A channel value around -1 to 1 as a byte: `trunc(clamp((1 + v) / 2) * 255 + 0.5)`.
-fn byte(value: f32) -> u8 {
-    ((1.0 + value.clamp(-1.0, 1.0)) / 2.0 * 255.0 + 0.5) as u8
+/// Channel values around -1 to 1 as bytes: `trunc(clamp((1 + v) / 2) * 255 + 0.5)`.
+pub fn bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().map(|value| ((1.0 + value.clamp(-1.0, 1.0)) / 2.0 * 255.0 + 0.5) as u8).collect()
 }
 
 fn passed(progress: VaeProgress<'_>, follow: &mut Follow<'_>) -> turbowan_wan_model::Result<()> {

@@ -1,0 +1,292 @@
+//! `pipeline`: prompt and image to frames, everything together, in the real checkpoint layout with recorded noise.
+
+use std::path::PathBuf;
+
+use serde_json::Value;
+use turbowan_cuda::Rounding;
+use turbowan_rcm::{Expert, FewStep, LatentRounding, NoiseSource, Sampler, Schedule, TimeRounding};
+use turbowan_reference::metrics::Bound;
+use turbowan_sla::{Density, FeatureMap};
+use turbowan_wan_model::attention::{Attention, Sparsity};
+use turbowan_wan_model::backend::NormRule;
+use turbowan_wan_model::backend::host::Host;
+use turbowan_wan_model::backend::host::vae::HostFrames;
+use turbowan_wan_model::checkpoint::{Checkpoint, Kind};
+use turbowan_wan_model::config::{DitConfig, TextConfig, VaeConfig};
+use turbowan_wan_model::dit::Grid;
+use turbowan_wan_model::image::{RgbImage, conditioning};
+use turbowan_wan_model::pipeline::sampling::Border;
+use turbowan_wan_model::pipeline::{Conditions, Sampling, Unwatched, WanNetwork};
+use turbowan_wan_model::resolution::{FrameSize, LatentShape};
+use turbowan_wan_model::text::{PromptTokenizer, TextEncoder, clean_prompt};
+use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Tiling, Vae};
+
+use super::{Error, Fixture, Rows, Tensors, dit};
+
+/// A fixture with its checkpoints found.
+struct Recording<'a> {
+    fixture: &'a Fixture,
+    io: Tensors,
+    files: PathBuf,
+    dit: DitConfig,
+    shape: LatentShape,
+    size: FrameSize,
+    frames: usize,
+}
+
+/// One recorded run: `t2v.sla.bf16` and its settings.
+struct RecordedRun<'a> {
+    name: &'a str,
+    settings: &'a Value,
+    is_i2v: bool,
+    attention: &'a str,
+    host: Host,
+    border: Border,
+}
+
+/// Replays every run of the fixture.
+pub(super) fn replay(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+    let recording = Recording::open(fixture)?;
+    recording.prompt(rows)?;
+    let runs = fixture.meta["runs"].as_object().ok_or_else(|| fixture.broken("no \"runs\""))?;
+    for (name, settings) in runs.iter().filter(|(_, settings)| settings.is_object()) {
+        let run = RecordedRun::of(fixture, name, settings)?;
+        recording.run(&run, rows)?;
+    }
+    Ok(())
+}
+
+impl<'a> RecordedRun<'a> {
+    fn of(fixture: &Fixture, name: &'a str, settings: &'a Value) -> Result<Self, Error> {
+        let [mode, attention, arithmetic] = name.split('.').collect::<Vec<_>>()[..] else {
+            return Err(fixture.broken(format!("run {name:?} is not named mode.attention.arithmetic")));
+        };
+        let (rounding, border) = match arithmetic {
+            "f32" => (Rounding::None, Border::EXACT),
+            "f32_tbf16" => (Rounding::None, Border { latent: LatentRounding::F32, time: TimeRounding::Bf16 }),
+            "bf16" => (Rounding::Bf16, Border::OFFICIAL),
+            other => return Err(fixture.broken(format!("run {name:?}: unknown arithmetic {other:?}"))),
+        };
+        Ok(Self { name, settings, is_i2v: mode == "i2v", attention, host: Host { rounding }, border })
+    }
+
+    fn number(&self, key: &str) -> Option<f64> {
+        self.settings[key].as_f64()
+    }
+}
+
+impl<'a> Recording<'a> {
+    fn open(fixture: &'a Fixture) -> Result<Self, Error> {
+        let io = fixture.tensors("io.safetensors")?;
+        let count = |pointer: &str| fixture.count(pointer);
+        let size = FrameSize::new(count("/resolution/width")?, count("/resolution/height")?).map_err(Error::model)?;
+        let frames = count("/num_frames")?;
+        let shape = size.latent(turbowan_wan_model::resolution::FrameCount::new(frames).map_err(Error::model)?);
+        let mut stated = fixture.meta["dit_config"].clone();
+        stated["in_dim"] = fixture.meta["dit_config"]["t2v_in_dim"].clone();
+        stated["num_layers"] = fixture.meta["dit_config"]["t2v_layers"].clone();
+        let dit = dit::config(fixture, &stated)?;
+        Ok(Self { fixture, io, files: fixture.dir.join("checkpoints"), dit, shape, size, frames })
+    }
+
+    fn text_states(&self, host: &Host) -> Result<(Vec<u32>, Vec<f32>), Error> {
+        let prompt = self.fixture.meta["prompt"].as_str().ok_or_else(|| self.fixture.broken("no prompt"))?;
+        let tokenizer = PromptTokenizer::open(&self.files.join("google/umt5-xxl/tokenizer.json")).map_err(Error::model)?;
+        let tokens = tokenizer.encode(&clean_prompt(prompt), self.dit.text_len).map_err(Error::model)?;
+        let checkpoint = Checkpoint::open(self.find("models_t5")?).map_err(Error::model)?;
+        let config = match checkpoint.kind(None).map_err(Error::model)? {
+            Kind::Text(config) => TextConfig { heads: self.fixture.count("/t5_config/num_heads").unwrap_or(config.heads), ..config },
+            _ => return Err(self.fixture.broken("the text encoder's file holds none")),
+        };
+        let encoder = TextEncoder::load(host, &checkpoint, &config).map_err(Error::model)?;
+        let states = encoder.encode(host, &tokens.ids, &mut |_, _| Ok(())).map_err(Error::model)?;
+        Ok((tokens.ids, states.values))
+    }
+
+    /// The prompt's ids and states.
+    fn prompt(&self, rows: &mut Rows) -> Result<(), Error> {
+        let want: Vec<i64> = self.fixture.meta["prompt_ids"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
+        for (name, rounding) in [("context.f32", Rounding::None), ("context.bf16", Rounding::Bf16)] {
+            if !self.io.has(name) {
+                continue;
+            }
+            let (ids, states) = self.text_states(&Host { rounding })?;
+            let bound = match rounding {
+                Rounding::None => Bound::max_abs(self.fixture.number("/tolerance/context_max_abs")?),
+                Rounding::Bf16 => Bound::relative_l2(self.fixture.number("/tolerance/bf16_latent_rel_l2")?),
+            };
+            rows.compare(name, &states, &self.io.f32(name)?, bound);
+            if rounding == Rounding::None {
+                rows.integers("prompt ids", &ids.into_iter().map(i64::from).collect::<Vec<_>>(), &want, 0.0);
+            }
+        }
+        Ok(())
+    }
+
+    /// The checkpoint whose name holds `part`; `.pth` where both formats are there.
+    fn find(&self, part: &str) -> Result<PathBuf, Error> {
+        let entries = std::fs::read_dir(&self.files).map_err(|source| Error::Io { path: self.files.clone(), source })?;
+        let mut found: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+        found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains(part)));
+        found.sort();
+        found.into_iter().next().ok_or_else(|| self.fixture.broken(format!("no checkpoint with {part:?} in its name")))
+    }
+
+    fn vae(&self, host: &Host, side: Side) -> Result<Vae<HostFrames>, Error> {
+        let checkpoint = Checkpoint::open(self.find("VAE")?).map_err(Error::model)?;
+        let config = match checkpoint.kind(None).map_err(Error::model)? {
+            Kind::Vae(config) => config,
+            _ => VaeConfig::of_width(self.fixture.count("/vae_dim")?),
+        };
+        let statistics = LatentStatistics::of_channels(config.z_dim);
+        Vae::load(HostFrames::new(host.rounding), &checkpoint, &config, statistics, &[side]).map_err(Error::model)
+    }
+
+    fn attention(&self, run: &RecordedRun<'_>) -> Result<Attention, Error> {
+        if run.attention == "original" {
+            return Ok(Attention::Original);
+        }
+        let share = self.fixture.number("/sla/topk")?;
+        let density = Density::new(share).ok_or_else(|| self.fixture.broken(format!("{share} is no density")))?;
+        let (block_q, block_k) = (self.fixture.count("/sla/BLKQ")?, self.fixture.count("/sla/BLKK")?);
+        let sparsity = Sparsity { density, block_q, block_k, features: FeatureMap::Softmax, inner: run.host.rounding };
+        match run.attention {
+            "sla" => Ok(Attention::Sla(sparsity)),
+            "sagesla" => Ok(Attention::SageSla(sparsity)),
+            other => Err(self.fixture.broken(format!("run {}: unknown attention {other:?}", run.name))),
+        }
+    }
+
+    fn conditions(&self, run: &RecordedRun<'_>, rows: &mut Rows) -> Result<Conditions, Error> {
+        let (_, mut prompt) = self.text_states(&run.host)?;
+        prompt.resize(self.dit.text_len * self.dit.text_dim, 0.0);
+        let mut conditions = Conditions { prompt, ..Conditions::default() };
+        if run.is_i2v {
+            let path = self.fixture.dir.join("input.png");
+            let bytes = std::fs::read(&path).map_err(|source| Error::Io { path, source })?;
+            let first = RgbImage::decode(&bytes).map_err(Error::model)?.frame(self.size);
+            let (width, height) = (self.size.width(), self.size.height());
+            let mut video = vec![0.0; COLORS * self.frames * width * height];
+            for (to, from) in video.chunks_exact_mut(self.frames * width * height).zip(first.chunks_exact(width * height)) {
+                to[..from.len()].copy_from_slice(from);
+            }
+            let clip = Clip::new([COLORS, self.frames, height, width], video).map_err(Error::model)?;
+            let latent = self.vae(&run.host, Side::Encoder)?.encode(&clip, Tiling::Whole, &mut |_| Ok(())).map_err(Error::model)?;
+            let y = conditioning(&latent.values, self.shape).ok_or_else(|| self.fixture.broken("the image's latent has another size"))?;
+            let bound = self.latent_bound(run)?;
+            for (name, got) in [("i2v.encoded_latents", &latent.values), ("i2v.y", &y)] {
+                if self.io.has(name) {
+                    rows.compare(format!("{} {name}", run.name), got, &self.io.f32(name)?, bound);
+                }
+            }
+            conditions.image = Some(y);
+        }
+        Ok(conditions)
+    }
+
+    fn latent_bound(&self, run: &RecordedRun<'_>) -> Result<Bound, Error> {
+        let key = if run.host.rounding == Rounding::Bf16 { "/tolerance/bf16_latent_rel_l2" } else { "/tolerance/f32_latent_rel_l2" };
+        Ok(Bound::relative_l2(self.fixture.number(key)?))
+    }
+
+    fn run(&self, run: &RecordedRun<'_>, rows: &mut Rows) -> Result<(), Error> {
+        let conditions = self.conditions(run, rows)?;
+        let (sampling, mut noise) = self.sampling(run)?;
+        let attention = self.attention(run)?;
+        let open = |expert| {
+            let name = match (run.is_i2v, expert) {
+                (false, _) => "T2V",
+                (true, Expert::High) => "high",
+                (true, Expert::Low) => "low",
+            };
+            let path = self.find(name).map_err(in_model)?;
+            let layers = if run.is_i2v { "/dit_config/i2v_layers" } else { "/dit_config/t2v_layers" };
+            let in_dim = if run.is_i2v { "/dit_config/i2v_in_dim" } else { "/dit_config/t2v_in_dim" };
+            let count = |pointer: &str, or| self.fixture.count(pointer).unwrap_or(or);
+            let config = DitConfig { layers: count(layers, self.dit.layers), in_dim: count(in_dim, self.dit.in_dim), ..self.dit.clone() };
+            dit::load(&run.host, &path, &config, attention, NormRule::Standard).map_err(in_model)
+        };
+        let grid = Grid { frames: self.shape.frames, height: self.shape.height, width: self.shape.width };
+        let samples = run.settings["latent"][0].as_u64().unwrap_or(1) as usize;
+        let start = sampling.start(self.shape.values() * samples, &mut noise).map_err(Error::model)?;
+        let mut unwatched = Unwatched;
+        let network = WanNetwork::new(&run.host, Box::new(open), &conditions, grid, samples, &mut unwatched);
+        let done = sampling.finish(start, network, run.border, &mut noise).map_err(Error::model)?;
+        let latent: Vec<f32> = done.latent.iter().map(|value| *value as f32).collect();
+        let name = format!("{}.samples", run.name);
+        rows.compare(&name, &latent, &self.io.f32(&name)?, self.latent_bound(run)?);
+        self.frames_of(run, &latent[..self.shape.values()], rows)
+    }
+
+    fn sampling(&self, run: &RecordedRun<'_>) -> Result<(Sampling, NoiseSource), Error> {
+        let missing = |key: &str| self.fixture.broken(format!("run {}: no {key}", run.name));
+        let steps = run.settings["steps"].as_u64().ok_or_else(|| missing("steps"))? as usize;
+        let sigma = run.number("sigma_max").ok_or_else(|| missing("sigma_max"))?;
+        let kind = if run.settings["ode"].as_bool() == Some(true) { Sampler::Ode } else { Sampler::Sde };
+        let mut few = FewStep::new(Schedule::few_step(sigma, steps).map_err(Error::model)?, kind);
+        if let Some(boundary) = run.number("boundary") {
+            few = few.with_boundary(boundary).map_err(Error::model)?;
+        }
+        let key = run.settings["noise_key"].as_str().ok_or_else(|| missing("noise_key"))?;
+        let draws = self.io.shape(key)?[0];
+        let values = self.io.f32(key)?;
+        let noise = NoiseSource::recorded(values.chunks(values.len() / draws).map(<[f32]>::to_vec).collect());
+        Ok((Sampling::FewStep(few), noise))
+    }
+
+    /// Compares decoded frames with whatever of them was recorded.
+    fn frames_of(&self, run: &RecordedRun<'_>, latent: &[f32], rows: &mut Rows) -> Result<(), Error> {
+        let prefix = format!("{}.frame", run.name);
+        let recorded: Vec<String> = self.io.names()?.into_iter().filter(|name| name.starts_with(&prefix)).collect();
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        let shape = [latent.len() / self.shape.positions(), self.shape.frames, self.shape.height, self.shape.width];
+        let clip = Clip::new(shape, latent.to_vec()).map_err(Error::model)?;
+        let mut frames: Vec<Vec<u8>> = Vec::new();
+        let mut take = |progress: turbowan_wan_model::vae::Progress<'_>| {
+            if let turbowan_wan_model::vae::Progress::Frame { pixels, .. } = progress {
+                frames.push(crate::run::stages::bytes(pixels));
+            }
+            Ok(())
+        };
+        self.vae(&run.host, Side::Decoder)?.decode(&clip, Tiling::Whole, &mut take).map_err(Error::model)?;
+        for name in recorded {
+            let want: Vec<u8> = self.io.i64(&name)?.into_iter().map(|value| value as u8).collect();
+            let last = frames.len() - 1;
+            let got: Vec<u8> = if name.contains("frames_0_and_last") {
+                [&frames[0][..], &frames[last][..]].concat()
+            } else if name.contains("frame_last") {
+                frames[last].clone()
+            } else {
+                frames.concat()
+            };
+            self.compare_frames(run, &name, &got, &want, rows);
+        }
+        Ok(())
+    }
+
+    /// f32: at most one level on a share of 0.001; bf16: the PSNR that a latent within its bound gives.
+    fn compare_frames(&self, run: &RecordedRun<'_>, name: &str, got: &[u8], want: &[u8], rows: &mut Rows) {
+        if run.host.rounding == Rounding::None {
+            let wide = |values: &[u8]| values.iter().map(|value| i64::from(*value)).collect::<Vec<_>>();
+            rows.integers(name, &wide(got), &wide(want), 1e-3);
+        }
+        if got.len() != want.len() {
+            return rows.fact(name, false, format!("{} bytes where the fixture has {}", got.len(), want.len()));
+        }
+        let squares: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2)).sum();
+        let psnr = if squares == 0.0 { f64::INFINITY } else { 10.0 * (255f64.powi(2) * got.len() as f64 / squares).log10() };
+        let least = if run.host.rounding == Rounding::None { 45.0 } else { BF16_PSNR };
+        rows.fact(format!("{name} PSNR"), psnr >= least, format!("{psnr:.1} dB (at least {least})"));
+    }
+}
+
+/// Frames of a bf16 run: the fixture allows latents 5% apart, which is 26 dB of the latent's own power; the decoder
+/// carries about that to pixels.
+const BF16_PSNR: f64 = 26.0;
+
+/// An error of the fixture inside a closure that must return the models'.
+fn in_model(error: Error) -> turbowan_wan_model::Error {
+    turbowan_wan_model::Error::Format { path: PathBuf::from("fixture"), reason: error.to_string() }
+}
