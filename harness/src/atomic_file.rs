@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The folder is missing, or one of its parts is a file.
-    #[error("{}: the folder {} does not exist and cannot be made ({source})", path.display(), folder.display())]
+    #[error("{}: the folder {} does not exist or cannot hold files ({source})", path.display(), folder.display())]
     NoFolder {
         /// The file that was to be written.
         path: PathBuf,

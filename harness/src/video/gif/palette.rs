@@ -93,8 +93,12 @@ impl Quantiser {
         self.nearest.fill(UNKNOWN);
         let offsets = BAYER.map(|row| row.map(|rank| ((f32::from(rank) - 31.5) / 64.0 * step).round() as i32));
         let shifted = |(place, pixel): (usize, &Rgb)| {
-            let offset = offsets[place / width % 8][place % width % 8];
-            pixel.map(|value| (i32::from(value) + offset).clamp(0, 255) as u8)
+            let (y, x) = (place / width, place % width);
+            // Each channel has the matrix at another place, so that the offsets seldom add up to a visible dot.
+            std::array::from_fn(|channel| {
+                let offset = offsets[(y + 3 * channel) % 8][(x + 5 * channel) % 8];
+                (i32::from(pixel[channel]) + offset).clamp(0, 255) as u8
+            })
         };
         let nearest = &mut self.nearest;
         let index = |pixel: Rgb| {
