@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use half::bf16;
+use turbowan_cuda::Rounding;
 use turbowan_cuda::host::Isa;
 use turbowan_cuda::ops::gemm::{Epilogue, PackedMatrix, Then, gemm};
 use turbowan_cuda::ops::gemm_int8::{Int8Kernel, PackedInt8, gemm_int8};
@@ -27,6 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let x = values(rows * input, 1);
         let weight = values(out * input, 2);
         let halves: Vec<bf16> = weight.iter().map(|v| bf16::from_f32(*v)).collect();
+        let x_bf16: Vec<f32> = x.iter().map(|v| Rounding::Bf16.apply(*v)).collect();
         let mut result = vec![0.0f32; rows * out];
         let time = |name: &str, run: &mut dyn FnMut() -> Result<(), turbowan_cuda::Error>| time(name, [rows, out, input], run);
         for isa in Isa::available().into_iter().filter(|isa| *isa != Isa::Scalar) {
@@ -36,6 +38,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             time(&format!("{isa:?} f32, GELU"), &mut || gemm(&x, rows, &floats, &gelu, &mut result))?;
             let halves = PackedMatrix::pack_for(isa, &halves, out, input)?;
             time(&format!("{isa:?} bf16 weight"), &mut || gemm(&x, rows, &halves, &Epilogue::PLAIN, &mut result))?;
+            let in_bf16 = Epilogue { rounding: Rounding::Bf16, ..Epilogue::PLAIN };
+            time(&format!("{isa:?} bf16"), &mut || gemm(&x_bf16, rows, &halves, &in_bf16, &mut result))?;
         }
         if input % 128 != 0 {
             continue;
@@ -62,12 +66,7 @@ fn time<E>(name: &str, [rows, out, input]: [usize; 3], run: &mut dyn FnMut() -> 
     seconds.sort_by(f64::total_cmp);
     let rate = |seconds: f64| 2.0 * rows as f64 * out as f64 * input as f64 / seconds / 1e9;
     let (median, best) = (seconds[RUNS / 2], seconds[0]);
-    println!(
-        "{rows}x{out}x{input} {name}: median {:.1} GFLOP/s, best {:.1} ({:.2} ms)",
-        rate(median),
-        rate(best),
-        median * 1e3
-    );
+    println!("{rows}x{out}x{input} {name}: median {:.1} GFLOP/s, best {:.1} ({:.2} ms)", rate(median), rate(best), median * 1e3);
     Ok(())
 }
 

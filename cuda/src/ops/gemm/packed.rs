@@ -80,17 +80,23 @@ impl PackedMatrix {
         self.isa
     }
 
+    /// Whether the source was bf16.
+    pub(super) fn is_bf16(&self) -> bool {
+        matches!(self.panels, Panels::Bf16(_))
+    }
+
     /// Rows `from .. from + depth` of the sum in panel `index`.
     pub(super) fn panel(&self, index: usize, from: usize, depth: usize) -> Panel<'_> {
-        let start = index * self.input + from;
+        let cols = TileShape::of(self.isa).cols;
         match &self.panels {
             Panels::F32(panels) => {
-                let cols = TileShape::of(self.isa).cols;
-                Panel::F32(&panels[start * cols..(start + depth) * cols])
+                let start = (index * self.input + from) * cols;
+                Panel::F32(&panels[start..start + depth * cols])
             }
             Panels::Bf16(panels) => {
-                let words = TileShape::of(self.isa).cols / 2;
-                Panel::Bf16(&panels[start * words..(start + depth) * words])
+                debug_assert!(from.is_multiple_of(2), "a word holds two rows");
+                let start = (index * self.input.div_ceil(2) + from / 2) * cols;
+                Panel::Bf16(&panels[start..start + depth.div_ceil(2) * cols])
             }
         }
     }
@@ -116,23 +122,24 @@ fn pack_floats<E: Element>(weight: &[E], out: usize, input: usize, cols: usize) 
     panels
 }
 
-/// Panels `[ceil(out / cols)][input, cols / 2]` of two bf16 a word. The source widens to values that bf16 holds.
+/// Panels `[ceil(out / cols)][ceil(input / 2), cols]` of two bf16 a word. The source widens to values that bf16 holds.
 fn pack_halves<E: Element>(weight: &[E], out: usize, input: usize, cols: usize) -> Aligned<u32> {
-    let (count, words) = (out.div_ceil(cols), cols / 2);
-    let mut panels = Aligned::zeroed(count * input * words);
+    let (count, words) = (out.div_ceil(cols), input.div_ceil(2) * cols);
+    let mut panels = Aligned::zeroed(count * words);
     let shared = Shared::new(&mut panels);
     for_each_task(count, |panel| {
         // SAFETY: every task has its own panel.
-        let to = unsafe { shared.part(panel * input * words, input * words) };
+        let to = unsafe { shared.part(panel * words, words) };
         let rows = panel * cols..out.min((panel + 1) * cols);
         let mut floats = Aligned::<f32>::zeroed(STRIP * cols);
         for from in (0..input).step_by(STRIP) {
             let depth = (input - from).min(STRIP);
             pack_strip(weight, input, rows.clone(), from..from + depth, &mut floats, cols);
-            for (to, floats) in to[from * words..].chunks_exact_mut(words).zip(floats.chunks_exact(cols)).take(depth) {
-                let (low, high) = floats.split_at(words);
-                for ((to, low), high) in to.iter_mut().zip(low).zip(high) {
-                    *to = low.to_bits() >> 16 | high.to_bits() & 0xffff_0000;
+            for (to, pair) in to[from / 2 * cols..].chunks_exact_mut(cols).zip(floats[..depth * cols].chunks(2 * cols)) {
+                let (low, high) = pair.split_at(cols);
+                for (index, (to, low)) in to.iter_mut().zip(low).enumerate() {
+                    let high = high.get(index).map_or(0, |high| high.to_bits() & 0xffff_0000);
+                    *to = low.to_bits() >> 16 | high;
                 }
             }
         }

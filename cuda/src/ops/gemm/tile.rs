@@ -37,8 +37,8 @@ impl TileShape {
 pub(crate) enum Panel<'a> {
     /// `[depth, cols]`.
     F32(&'a [f32]),
-    /// `[depth, cols / 2]` words: bf16 of column `j` in the low half, of column `j + cols / 2` in the high half, so
-    /// that one shift and one mask widen a whole vector.
+    /// `[ceil(depth / 2), cols]` words: bf16 of k = 2 i in the low half, of k = 2 i + 1 in the high half, so that a
+    /// shift and a mask widen a vector of columns, and so that a product of bf16 pairs reads them as they are.
     Bf16(&'a [u32]),
 }
 
@@ -46,7 +46,7 @@ impl Panel<'_> {
     fn holds(&self, depth: usize, cols: usize) -> bool {
         match self {
             Self::F32(values) => values.len() >= depth * cols,
-            Self::Bf16(words) => words.len() >= depth * cols / 2,
+            Self::Bf16(words) => words.len() >= depth.div_ceil(2) * cols,
         }
     }
 }
@@ -82,7 +82,6 @@ const PORTABLE_COLS: usize = 8;
 
 /// The product in plain Rust, shaped so that the compiler keeps the tile in vector registers.
 fn portable<const ROWS: usize>(depth: usize, a: &[f32], b: Panel<'_>, acc: &mut [f32], is_first: bool) {
-    const HALF: usize = PORTABLE_COLS / 2;
     let mut sum = [[0.0f32; PORTABLE_COLS]; ROWS];
     let (a, _) = a[..depth * ROWS].as_chunks::<ROWS>();
     let mut step = |a: &[f32; ROWS], b: &[f32; PORTABLE_COLS]| {
@@ -96,13 +95,11 @@ fn portable<const ROWS: usize>(depth: usize, a: &[f32], b: Panel<'_>, acc: &mut 
     match b {
         Panel::F32(values) => a.iter().zip(values.as_chunks::<PORTABLE_COLS>().0).for_each(|(a, b)| step(a, b)),
         Panel::Bf16(words) => {
-            for (a, words) in a.iter().zip(words.as_chunks::<HALF>().0) {
-                let mut b = [0.0; PORTABLE_COLS];
-                for (j, word) in words.iter().enumerate() {
-                    b[j] = f32::from_bits(word << 16);
-                    b[j + HALF] = f32::from_bits(word & 0xffff_0000);
+            for (a, words) in a.chunks(2).zip(words.as_chunks::<PORTABLE_COLS>().0) {
+                step(&a[0], &words.map(|word| f32::from_bits(word << 16)));
+                if let Some(a) = a.get(1) {
+                    step(a, &words.map(|word| f32::from_bits(word & 0xffff_0000)));
                 }
-                step(a, &b);
             }
         }
     }
