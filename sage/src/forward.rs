@@ -41,7 +41,7 @@ pub fn forward<T: Element>(
     causal: bool,
     sage: &Sage,
 ) -> Result<Vec<f32>, Error> {
-    Ok(forward_with_lse(q, k, v, shape, map, causal, sage)?.out)
+    Ok(attend(&Problem { q, k, v, shape, map, causal, sage, keeps_lse: false })?.out)
 }
 
 /// [`forward`] with the log-sum-exp of every row.
@@ -57,17 +57,21 @@ pub fn forward_with_lse<T: Element>(
     causal: bool,
     sage: &Sage,
 ) -> Result<Attended, Error> {
+    attend(&Problem { q, k, v, shape, map, causal, sage, keeps_lse: true })
+}
+
+fn attend<T: Element>(problem: &Problem<'_, T>) -> Result<Attended, Error> {
+    let Problem { shape, sage, .. } = problem;
     sage.check()?;
-    OperandError::expect_len("queries", q, shape.query_values())?;
-    OperandError::expect_len("keys", k, shape.key_values())?;
-    OperandError::expect_len("values", v, shape.key_values())?;
-    if causal && shape.query_len != shape.key_len {
+    OperandError::expect_len("queries", problem.q, shape.query_values())?;
+    OperandError::expect_len("keys", problem.k, shape.key_values())?;
+    OperandError::expect_len("values", problem.v, shape.key_values())?;
+    if problem.causal && shape.query_len != shape.key_len {
         return Err(Error::CausalLengths { query_len: shape.query_len, key_len: shape.key_len });
     }
-    if let Some(map) = map {
+    if let Some(map) = problem.map {
         check_map(map, shape)?;
     }
-    let problem = Problem { q, k, v, shape, map, causal, sage };
     Ok(match sage.isa.or_scalar() {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 => match crate::host::avx512::Avx512::detect() {
@@ -101,6 +105,7 @@ struct Problem<'a, T> {
     map: Option<&'a BlockMap>,
     causal: bool,
     sage: &'a Sage,
+    keeps_lse: bool,
 }
 
 /// A third of a head's preparation.
@@ -119,7 +124,8 @@ struct Prepared {
 impl<T: Element> Problem<'_, T> {
     fn run<K: Kernel>(&self, kernel: K) -> Attended {
         let shape = self.shape;
-        let mut attended = Attended { out: vec![0.0; shape.query_values()], lse: vec![0.0; shape.problems() * shape.query_len] };
+        let lse_values = if self.keeps_lse { shape.problems() * shape.query_len } else { 0 };
+        let mut attended = Attended { out: vec![0.0; shape.query_values()], lse: vec![0.0; lse_values] };
         let (out, lse) = (Shared::new(&mut attended.out), Shared::new(&mut attended.lse));
         let chunks = self.chunks();
         // As few heads at a time as keep every thread busy: what is prepared stays small and near.
@@ -135,10 +141,12 @@ impl<T: Element> Problem<'_, T> {
                 for (index, row) in chunk.rows.clone().enumerate() {
                     let from = &outcome.out[index * shape.head_dim..][..shape.head_dim];
                     // SAFETY: every row of every problem belongs to one task.
-                    unsafe {
-                        out.part(shape.query_offset(problem, row), shape.head_dim).copy_from_slice(from);
-                        lse.part(problem * shape.query_len + row, 1)[0] =
-                            self.natural_lse(outcome.lse[index], problem, row, &prepared.mean);
+                    unsafe { out.part(shape.query_offset(problem, row), shape.head_dim) }.copy_from_slice(from);
+                    if self.keeps_lse {
+                        let natural = self.natural_lse(outcome.lse[index], problem, row, &prepared.mean);
+                        // SAFETY: as above.
+                        let to = unsafe { lse.part(problem * shape.query_len + row, 1) };
+                        to.fill(natural);
                     }
                 }
             });

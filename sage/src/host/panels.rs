@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use turbowan_cuda::host::vectorised::{self, Vectorised};
 use turbowan_cuda::host::{Aligned, Isa};
 
 use super::{DIM_STEP, INT8_ONE, TILE_K};
@@ -241,21 +242,17 @@ impl Values {
             }
             ValuePrecision::Int8 => {
                 mean = crate::quantise::mean_row::<f32>(isa, &rows, width, turbowan_cuda::Rounding::None);
-                for row in rows.chunks_exact_mut(width) {
-                    row.iter_mut().zip(&mean).for_each(|(value, mean)| *value -= mean);
-                }
-                let amax = channel_amax(&rows, width);
+                let mut amax = vec![0.0; width];
+                let mut bytes = vec![0; rows.len()];
+                vectorised::run(isa, Centre { rows: &mut rows, mean: &mean, amax: &mut amax });
                 let factor: Vec<f32> = amax.iter().map(|amax| if *amax > 0.0 { 127.0 / amax } else { 0.0 }).collect();
+                vectorised::run(isa, ToBytes { rows: &rows, factor: &factor, bytes: &mut bytes });
                 scale = amax.iter().map(|amax| amax / 127.0).collect();
-                for row in rows.chunks_exact_mut(width) {
-                    row.iter_mut().zip(&factor).for_each(|(value, factor)| *value = (*value * factor).round_ties_even());
-                }
+                let tiles = ValueTiles::Integer(integer_tiles(layout, &bytes, width, tiles));
+                return Self { tiles, scale, mean, finite };
             }
         }
-        let tiles = match precision {
-            ValuePrecision::Int8 => ValueTiles::Integer(integer_tiles(layout, &rows, width, tiles)),
-            _ => ValueTiles::Float(float_tiles(layout, &rows, width, tiles)),
-        };
+        let tiles = ValueTiles::Float(float_tiles(layout, &rows, width, tiles));
         Self { tiles, scale, mean, finite }
     }
 }
@@ -273,24 +270,86 @@ fn float_tiles(layout: Layout, rows: &[f32], width: usize, tiles: Tiles) -> Alig
     to
 }
 
-fn integer_tiles(layout: Layout, rows: &[f32], width: usize, tiles: Tiles) -> Aligned<i8> {
-    let (dim, strip, depth, bytes) = (padded(width), layout.strip(), layout.depth(), layout.bytes());
-    let mut to = Aligned::zeroed(tiles.count() * TILE_K * dim * bytes);
+fn integer_tiles(layout: Layout, rows: &[i8], width: usize, tiles: Tiles) -> Aligned<i8> {
+    match layout {
+        Layout::Quads => interleave::<4>(layout, rows, width, tiles, |values, to| to.copy_from_slice(&values)),
+        Layout::Pairs => interleave::<2>(layout, rows, width, tiles, |values, to| {
+            to[..2].copy_from_slice(&wide(values[0]));
+            to[2..].copy_from_slice(&wide(values[1]));
+        }),
+    }
+}
+
+/// Puts `N` neighbouring keys of a channel side by side, `write` filling their four bytes.
+#[inline(always)]
+fn interleave<const N: usize>(
+    layout: Layout,
+    rows: &[i8],
+    width: usize,
+    tiles: Tiles,
+    write: impl Fn([i8; N], &mut [i8; 4]),
+) -> Aligned<i8> {
+    let (dim, strip) = (padded(width), layout.strip());
+    let mut to = Aligned::zeroed(tiles.count() * TILE_K * dim * layout.bytes());
+    let strip_bytes = TILE_K * strip * layout.bytes();
     for tile in 0..tiles.count() {
-        for (lane, key) in tiles.keys(tile).enumerate() {
-            for (index, values) in rows[key * width..][..width].chunks(strip).enumerate() {
-                let group = ((tile * dim / strip + index) * TILE_K + lane / depth * depth) * strip;
-                for (channel, value) in values.iter().enumerate() {
-                    let at = group + channel * depth + lane % depth;
-                    match layout {
-                        Layout::Quads => to[at] = *value as i8,
-                        Layout::Pairs => to[2 * at..2 * at + 2].copy_from_slice(&wide(*value as i8)),
-                    }
+        let keys = tiles.keys(tile);
+        for (group, first) in keys.clone().step_by(N).enumerate() {
+            for (index, start) in (0..width).step_by(strip).enumerate() {
+                let channels = strip.min(width - start);
+                let of_key = |n: usize| match first + n < keys.end {
+                    true => &rows[(first + n) * width + start..][..channels],
+                    false => &[0; 64][..channels],
+                };
+                let sources: [&[i8]; N] = std::array::from_fn(of_key);
+                let to = &mut to[(tile * dim / strip + index) * strip_bytes + group * strip * 4..][..channels * 4];
+                for (channel, to) in to.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+                    write(sources.map(|source| source[channel]), to);
                 }
             }
         }
     }
     to
+}
+
+/// Subtracts the mean row and finds what is then the largest magnitude of each channel.
+struct Centre<'a> {
+    rows: &'a mut [f32],
+    mean: &'a [f32],
+    amax: &'a mut [f32],
+}
+
+impl Vectorised for Centre<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        for row in self.rows.chunks_exact_mut(self.mean.len()) {
+            for ((value, mean), amax) in row.iter_mut().zip(self.mean).zip(self.amax.iter_mut()) {
+                *value -= mean;
+                *amax = amax.max(value.abs());
+            }
+        }
+    }
+}
+
+/// Rows times a factor for each channel, as the nearest integers.
+struct ToBytes<'a> {
+    rows: &'a [f32],
+    factor: &'a [f32],
+    bytes: &'a mut [i8],
+}
+
+impl Vectorised for ToBytes<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn run(self) {
+        let width = self.factor.len();
+        for (row, bytes) in self.rows.chunks_exact(width).zip(self.bytes.chunks_exact_mut(width)) {
+            for ((value, factor), byte) in row.iter().zip(self.factor).zip(bytes) {
+                *byte = (value * factor).round_ties_even() as i32 as i8;
+            }
+        }
+    }
 }
 
 /// What the sums of a value precision are in: integers count [`INT8_ONE`] for one.
