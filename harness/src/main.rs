@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{conform, flags, generate, init_tiny, rerun};
+use turbowan::cmd::{conform, flags, generate, init_tiny, inspect, rerun};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -21,6 +21,8 @@ enum Command {
     I2v(Box<flags::ImageToVideo>),
     /// The same video again, from the request inside a file.
     Rerun(rerun::Rerun),
+    /// What a checkpoint or a model folder is.
+    Inspect(inspect::Inspect),
     /// Recorded runs of the official code, replayed.
     Conform(conform::Conform),
     /// A small model with random weights, in the official layout.
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::T2v(args) => generate::text_to_video(&args),
         Command::I2v(args) => generate::image_to_video(&args),
         Command::Rerun(args) => rerun::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };

@@ -4,5 +4,6 @@ pub mod conform;
 pub mod flags;
 pub mod generate;
 pub mod init_tiny;
+pub mod inspect;
 mod locate;
 pub mod rerun;

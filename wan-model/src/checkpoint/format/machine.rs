@@ -8,8 +8,8 @@ use super::pickle::{Op, Opcodes};
 use super::{MAX_RANK, Read};
 use crate::checkpoint::tensor::Dtype;
 
-/// Most containers, stack values and memo entries: a hundred thousand tensors' worth.
-const MAX_VALUES: usize = 1 << 20;
+/// Most containers, stack values and memo entries: a tensor takes about ten, the largest network here two thousand tensors.
+const MAX_VALUES: usize = 1 << 18;
 
 /// A value: itself, or its number in the arena.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -57,7 +57,7 @@ pub(crate) struct Contents {
 /// Most axes a tensor may have; networks use five.
 pub(crate) const MAX_RANK: usize = 16;
 /// Longest name of a tensor, in bytes.
-pub(crate) const MAX_NAME: usize = 1024;
+const MAX_NAME: usize = 1024;
 
 /// Reads the contents of one file by what it begins with; its extension is not asked.
 pub(crate) fn read(bytes: &[u8]) -> Read<Contents> {
@@ -69,6 +69,17 @@ pub(crate) fn read(bytes: &[u8]) -> Read<Contents> {
         None if zip::begins(bytes) => torch::read(bytes),
         None => safetensors::read(bytes),
     }
+}
+
+/// Refuses names that no network has: they end up in messages and on screens.
+pub(crate) fn check_name(name: &str) -> Read<()> {
+    if name.len() > MAX_NAME {
+        return Err(format!("a tensor's name of {} bytes, more than {MAX_NAME}", name.len()));
+    }
+    if name.chars().any(char::is_control) {
+        return Err(format!("a tensor's name with control characters: {name:?}"));
+    }
+    Ok(())
 }
 
 /// Bytes of a row-major tensor, or why there is no such tensor.

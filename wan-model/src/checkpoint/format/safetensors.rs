@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::{Contents, Format, MAX_NAME, MAX_RANK, Read, Stored};
+use super::{Contents, Format, MAX_RANK, Read, Stored, check_name};
 use crate::checkpoint::tensor::Dtype;
 
 /// Longest header, in bytes; a thousand tensors take about a hundredth of it.
@@ -73,9 +73,7 @@ impl<'de> Deserialize<'de> for Header {
                 let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
                 let mut seen = HashSet::new();
                 while let Some(name) = map.next_key::<String>()? {
-                    if name.len() > MAX_NAME {
-                        return Err(A::Error::custom(format_args!("a name of {} bytes", name.len())));
-                    }
+                    check_name(&name).map_err(A::Error::custom)?;
                     if !seen.insert(name.clone()) {
                         return Err(A::Error::custom(format_args!("{name:?} appears twice")));
                     }

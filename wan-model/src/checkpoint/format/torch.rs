@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use super::machine::{Machine, StorageId, Value};
 use super::zip::Archive;
-use super::{Contents, Format, MAX_NAME, Read, Stored, pickle};
+use super::{Contents, Format, Read, Stored, check_name, pickle};
 
 /// Longest pickle, in bytes; a thousand tensors take a hundredth of it.
 const MAX_PICKLE: usize = 16 << 20;
@@ -90,9 +90,7 @@ pub(crate) fn read(bytes: &[u8]) -> Read<Contents> {
             left_out += 1;
             continue;
         };
-        if name.len() > MAX_NAME {
-            return Err(format!("a tensor's name of {} bytes", name.len()));
-        }
+        check_name(name)?;
         if !seen.insert(*name) {
             return Err(format!("{name:?} appears twice"));
         }
