@@ -1,5 +1,6 @@
 //! Dense operations: contract and host twin of each stand in one file.
 
+pub mod conv3d;
 pub mod gemm;
 pub mod gemm_int8;
 pub mod norm;
