@@ -126,8 +126,9 @@ impl ModelFolder {
         }
         match (place.to_str().and_then(ModelName::parse), cache) {
             (Some(name), Some(cache)) => {
+                let snapshot = cache.snapshot(&name)?;
                 let fence = cache.root().canonicalize().map_err(|source| Error::Io { path: cache.root().to_path_buf(), source })?;
-                Self::scan(&cache.snapshot(&name)?, Some(fence), None)
+                Self::scan(&snapshot, Some(fence), None)
             }
             _ => {
                 let reason = "no such file or folder, and no model by that name in the Hugging Face cache".into();

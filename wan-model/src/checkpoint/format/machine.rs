@@ -311,15 +311,9 @@ impl<'a> Machine<'a> {
 
     /// `("storage", type, key, device, values)`, with an optional `None` that old versions add.
     fn persistent(&mut self, id: Value<'a>) -> Read<Value<'a>> {
-        match self.tuple(id, "persistent id")? {
-            [
-                Value::Text("storage"),
-                Value::Known(Known::Storage(dtype)),
-                Value::Text(key),
-                Value::Text(_),
-                Value::Int(values),
-                rest @ ..,
-            ] if matches!(rest, [] | [Value::None]) => {
+        let parts = self.tuple(id, "persistent id")?;
+        match parts.strip_suffix(&[Value::None]).unwrap_or(parts) {
+            [Value::Text("storage"), Value::Known(Known::Storage(dtype)), Value::Text(key), Value::Text(_), Value::Int(values)] => {
                 let values = usize::try_from(*values).map_err(|_| format!("a storage of {values} values"))?;
                 let storage = StorageId { dtype: *dtype, key, values };
                 self.storages.push(storage);

@@ -58,7 +58,7 @@ impl Stored {
             .iter()
             .zip(strides)
             .try_fold(offset, |last, (side, stride)| (side - 1).checked_mul(*stride).and_then(|step| last.checked_add(step)));
-        if !last.is_some_and(|last| last < held) {
+        if last.is_none_or(|last| last >= held) {
             return Err(format!("offset {offset}, shape {shape:?} and strides {strides:?} reach outside a storage of {held} values"));
         }
         // `last < held` and `held` values fit the file, so none of the products below can overflow.
