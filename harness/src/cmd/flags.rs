@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 /// `turbowan t2v`.
 #[derive(Debug, Clone, Args)]
+#[command(args_override_self = true)]
 pub struct TextToVideo {
     /// The diffusion transformer (.safetensors, .pth, a folder, or a model name in the Hugging Face cache); without it the
     /// embedded model runs.
@@ -21,6 +22,7 @@ pub struct TextToVideo {
 
 /// `turbowan i2v`.
 #[derive(Debug, Clone, Args)]
+#[command(args_override_self = true)]
 pub struct ImageToVideo {
     /// The first frame: JPG, PNG or WebP.
     #[arg(long = "image_path", alias = "image-path", value_name = "FILE")]

@@ -21,6 +21,8 @@ use crate::video::Output;
 
 /// Longest prompt that is read, in bytes; the tokenizer keeps 512 tokens of it.
 const LONGEST_PROMPT: usize = 1 << 20;
+/// Positions of the network's rotary table along each axis.
+const ROTARY_POSITIONS: usize = 128;
 /// Steps of an undistilled model where none are asked for.
 const TEACHER_STEPS: usize = 50;
 
@@ -132,6 +134,7 @@ impl Draft {
         }
         let size = self.size(flags, progress)?;
         let num_frames = self.frames(flags, progress)?;
+        check_rotary(size, num_frames)?;
         let (sampler, num_steps) = sampler(flags)?;
         if !(1..=64).contains(&flags.num_samples) {
             return Err(Error::flag("--num_samples", format!("{} is not between 1 and 64", flags.num_samples)));
@@ -317,6 +320,21 @@ fn check_network(mode: Mode, config: &DitConfig, model: Option<&str>) -> Result<
             named.layers, named.dim, config.layers, config.dim
         );
         return Err(Error::flag("--model", reason));
+    }
+    Ok(())
+}
+
+/// The network's rotary table has 128 positions an axis.
+fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> {
+    let patches = size.latent(FrameCount::at_most(frames)?);
+    let (across, down) = (patches.width / 2, patches.height / 2);
+    if across > ROTARY_POSITIONS || down > ROTARY_POSITIONS {
+        let reason = format!("{size} is {across} x {down} patches; the network knows {ROTARY_POSITIONS} a side, which is 2048 pixels");
+        return Err(Error::flag("--resolution", reason));
+    }
+    if patches.frames > ROTARY_POSITIONS {
+        let most = 4 * (ROTARY_POSITIONS - 1) + 1;
+        return Err(Error::flag("--num_frames", format!("{frames} is more than the {most} that the network knows positions for")));
     }
     Ok(())
 }

@@ -1,34 +1,96 @@
-//! Where a command's networks are: named one by one, found in a folder, or embedded.
+//! Where a command's networks are: named one by one, found beside the transformer or in a folder, or embedded.
 
 use std::path::{Path, PathBuf};
+
+use turbowan_wan_model::checkpoint::{ModelFolder, Parts, Task};
+use turbowan_wan_model::tiny;
 
 use crate::cmd::flags::{ImageToVideo, Shared, TextToVideo};
 use crate::error::Error;
 use crate::request::{FileRef, Models};
-use turbowan_wan_model::tiny;
+
+/// Where the official scripts look for the autoencoder.
+const VAE: &str = "checkpoints/Wan2.1_VAE.pth";
+/// Where the official scripts look for the text encoder.
+const TEXT_ENCODER: &str = "checkpoints/models_t5_umt5-xxl-enc-bf16.pth";
+/// The tokenizer beside the text encoder, as the official checkpoints have it.
+const TOKENIZER: &str = "google/umt5-xxl/tokenizer.json";
 
 /// The networks of `t2v`.
 pub(super) fn text_to_video(args: &TextToVideo) -> Result<Models, Error> {
-    locate(&args.shared, args.dit_path.as_deref(), None)
+    Places { shared: &args.shared, dit: args.dit_path.as_deref(), low_noise: None, task: Task::TextToVideo, flag: "--dit_path" }.models()
 }
 
 /// The networks of `i2v`.
 pub(super) fn image_to_video(args: &ImageToVideo) -> Result<Models, Error> {
-    locate(&args.shared, args.high_noise_model_path.as_deref(), args.low_noise_model_path.as_deref())
+    let (high, low) = (args.high_noise_model_path.as_deref(), args.low_noise_model_path.as_deref());
+    if high.is_none() && low.is_some() {
+        return Err(Error::flag("--high_noise_model_path", "--low_noise_model_path is given; the expert for noisy times is needed too"));
+    }
+    let flag = "--high_noise_model_path";
+    Places { shared: &args.shared, dit: high, low_noise: low, task: Task::ImageToVideo, flag }.models()
 }
 
-fn locate(shared: &Shared, dit: Option<&Path>, low_noise: Option<&Path>) -> Result<Models, Error> {
-    let Some(dit) = dit else {
-        return Ok(Models::Embedded { seed: tiny::DEFAULT_SEED });
-    };
-    let vae = shared.vae_path.clone().unwrap_or_else(|| PathBuf::from("checkpoints/Wan2.1_VAE.pth"));
-    let text = shared.text_encoder_path.clone().unwrap_or_else(|| PathBuf::from("checkpoints/models_t5_umt5-xxl-enc-bf16.pth"));
-    let tokenizer = shared.tokenizer_path.clone().unwrap_or_else(|| text.with_file_name("google").join("umt5-xxl/tokenizer.json"));
-    Ok(Models::Files {
-        dit: FileRef::of(dit)?,
-        low_noise: low_noise.map(FileRef::of).transpose()?,
-        vae: FileRef::of(&vae)?,
-        text_encoder: FileRef::of(&text)?,
-        tokenizer: FileRef::of(&tokenizer)?,
-    })
+/// What was named on the command line.
+struct Places<'a> {
+    shared: &'a Shared,
+    dit: Option<&'a Path>,
+    low_noise: Option<&'a Path>,
+    task: Task,
+    flag: &'static str,
+}
+
+impl Places<'_> {
+    fn models(&self) -> Result<Models, Error> {
+        if self.dit.is_none() && self.shared.model_dir.is_none() {
+            let loose = [&self.shared.vae_path, &self.shared.text_encoder_path, &self.shared.tokenizer_path].into_iter().flatten().next();
+            return match loose {
+                Some(path) => Err(Error::flag(self.flag, format!("{} is given but no transformer; name one, or --model_dir", path.display()))),
+                None => Ok(Models::Embedded { seed: tiny::DEFAULT_SEED }),
+            };
+        }
+        let [vae, text_encoder, tokenizer] = self.named();
+        let parts = match (self.dit, &self.shared.model_dir, vae, text_encoder, tokenizer) {
+            // Everything has a name: nothing is looked for.
+            (Some(dit), None, Some(vae), Some(text_encoder), Some(tokenizer)) if dit.is_file() => {
+                let low_noise = self.low_noise.map(Path::to_owned);
+                Parts { dit: dit.to_owned(), low_noise, vae, text_encoder, tokenizer, clip: None }
+            }
+            (dit, folder, vae, text_encoder, tokenizer) => {
+                let place = folder.as_deref().or(dit).unwrap_or(Path::new("."));
+                let found = ModelFolder::find(place)?.parts(self.task)?;
+                Parts {
+                    dit: dit.filter(|path| path.is_file()).map_or(found.dit, Path::to_owned),
+                    low_noise: self.low_noise.map(Path::to_owned).or(found.low_noise),
+                    vae: vae.unwrap_or(found.vae),
+                    text_encoder: text_encoder.unwrap_or(found.text_encoder),
+                    tokenizer: tokenizer.unwrap_or(found.tokenizer),
+                    clip: None,
+                }
+            }
+        };
+        Ok(Models::Files {
+            dit: FileRef::of(&parts.dit)?,
+            low_noise: parts.low_noise.as_deref().map(FileRef::of).transpose()?,
+            vae: FileRef::of(&parts.vae)?,
+            text_encoder: FileRef::of(&parts.text_encoder)?,
+            tokenizer: FileRef::of(&parts.tokenizer)?,
+        })
+    }
+
+    /// Autoencoder, text encoder and tokenizer as they were named, or where the official scripts expect them.
+    fn named(&self) -> [Option<PathBuf>; 3] {
+        let or_official = |named: &Option<PathBuf>, official: &str| named.clone().or_else(|| existing(PathBuf::from(official)));
+        let text_encoder = or_official(&self.shared.text_encoder_path, TEXT_ENCODER);
+        let tokenizer = match &self.shared.tokenizer_path {
+            Some(path) if path.is_dir() => Some(path.join("tokenizer.json")),
+            Some(path) => Some(path.clone()),
+            None => text_encoder.as_ref().and_then(|encoder| existing(encoder.with_file_name(TOKENIZER))),
+        };
+        [or_official(&self.shared.vae_path, VAE), text_encoder, tokenizer]
+    }
+}
+
+fn existing(path: PathBuf) -> Option<PathBuf> {
+    path.is_file().then_some(path)
 }

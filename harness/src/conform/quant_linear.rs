@@ -9,14 +9,14 @@ use turbowan_cuda::ops::norm::{LayerNorm, LayerNormRule, RmsNorm, RmsRule, layer
 use turbowan_cuda::ops::quant::{AMAX_FLOOR, BLOCK, Int8Rows, Int8Rule, QuantizedWeight};
 use turbowan_reference::metrics::Bound;
 
-use super::{Error, Fixture, Rows, Tensors};
+use super::{Error, Fixture, Rows, Tensors, dit};
 
 /// Replays every case, by what its tensors are.
 pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
     let cases = fixture.meta["cases"].as_object().ok_or_else(|| fixture.broken("no \"cases\""))?;
     for (name, case) in cases {
         if case.get("forward").is_some() {
-            tiny_forward(name, rows);
+            dit::quantised_forward(fixture, name, case, rows)?;
             continue;
         }
         let tensors = fixture.tensors(&format!("{name}.safetensors"))?;
@@ -27,11 +27,6 @@ pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// The tiny `-quant` model needs the transformer with int8 layers.
-fn tiny_forward(name: &str, rows: &mut Rows) {
-    rows.fact(format!("{name} forward"), false, "not replayed: no transformer with int8 layers to run it");
 }
 
 /// Quantisers, product and layer of one case.

@@ -1,0 +1,197 @@
+//! The binary as a user meets it: a prompt becomes a file, the same seed the same bytes, a stopped run goes on.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use turbowan::video::{mp4, read_metadata};
+
+fn turbowan(folder: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_turbowan")).current_dir(folder).args(arguments).output().unwrap()
+}
+
+fn succeed(folder: &Path, arguments: &[&str]) -> Output {
+    let output = turbowan(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+const SMALL: [&str; 6] = ["--resolution", "64x48", "--num_frames", "9", "--seed", "3"];
+
+fn t2v(folder: &Path, out: &str, more: &[&str]) -> Output {
+    let prompt = ["t2v", "--prompt", "a red ball bounces on blue ground", "-o", out];
+    succeed(folder, &[&prompt[..], &SMALL[..], more].concat())
+}
+
+#[test]
+fn the_first_command_makes_a_playable_video_with_its_request_inside_and_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["t2v", "--prompt", "a red ball bounces on blue ground"]);
+    let video = folder.path().join("output/generated_video.mp4");
+    let shape = mp4::reader::summary(&std::fs::read(&video).unwrap()).unwrap();
+    assert_eq!((shape.width, shape.height, shape.frames), (128, 128, 33));
+    let inside = read_metadata(&video).unwrap();
+    let beside: Value = serde_json::from_slice(&std::fs::read(video.with_extension("json")).unwrap()).unwrap();
+    assert_eq!(inside["request"], beside["request"]);
+    assert_eq!(inside["request"]["prompt"], "a red ball bounces on blue ground");
+    assert!(inside["request"]["seed"].is_u64() && beside["stages"].as_array().is_some_and(|stages| stages.len() >= 4));
+    assert!(!folder.path().join("output/generated_video.mp4.run").exists(), "a finished run leaves no state");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_whatever_the_threads_and_another_seed_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    t2v(folder.path(), "one.mp4", &["--threads", "1"]);
+    t2v(folder.path(), "two.mp4", &["--threads", "2"]);
+    t2v(folder.path(), "other.mp4", &["--seed", "4"]);
+    assert!(bytes("one.mp4") == bytes("two.mp4"));
+    assert!(bytes("one.mp4") != bytes("other.mp4"));
+}
+
+#[test]
+fn every_attention_precision_and_sampler_makes_a_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let variants: [&[&str]; 9] = [
+        &["--attention_type", "original"],
+        &["--attention-type", "sage"],
+        &["--attention_type", "sla", "--sla_topk", "0.5"],
+        &["--attention_type", "sagesla"],
+        &["--quant_linear"],
+        &["--precision", "f32", "--default_norm"],
+        &["--ode", "--num_steps", "2", "--sigma_max", "200"],
+        &["--sampler", "euler", "--num_steps", "3", "--guidance", "3"],
+        &["--sampler", "unipc", "--num_steps", "3", "--rng", "torch-cpu"],
+    ];
+    let mut videos = Vec::new();
+    for (index, variant) in variants.iter().enumerate() {
+        let name = format!("{index}.mp4");
+        t2v(folder.path(), &name, variant);
+        let video = std::fs::read(folder.path().join(name)).unwrap();
+        assert!(!videos.contains(&video), "{variant:?} changes nothing");
+        videos.push(video);
+    }
+}
+
+#[test]
+fn every_format_carries_the_request_and_reruns_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, again) in [("a.mp4", "a-rerun.mp4"), ("a.webp", "a-rerun.webp"), ("a.gif", "a-rerun.gif")] {
+        t2v(folder.path(), name, &[]);
+        succeed(folder.path(), &["rerun", name]);
+        let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+        assert!(bytes(name) == bytes(again), "{name}");
+    }
+    t2v(folder.path(), "a.png", &[]);
+    succeed(folder.path(), &["rerun", "a-0001.png", "-o", "b.png"]);
+    for frame in 1..=9 {
+        let bytes = |name: &str| std::fs::read(folder.path().join(format!("{name}-000{frame}.png"))).unwrap();
+        assert!(bytes("a") == bytes("b"), "frame {frame}");
+    }
+}
+
+#[test]
+fn samples_are_files_of_their_own_or_a_grid() {
+    let folder = tempfile::tempdir().unwrap();
+    t2v(folder.path(), "many.mp4", &["--num_samples", "2"]);
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(bytes("many-s1.mp4") != bytes("many-s2.mp4"));
+    t2v(folder.path(), "grid.mp4", &["--num_samples", "2", "--grid"]);
+    assert_eq!(mp4::reader::summary(&bytes("grid.mp4")).unwrap().width, 128);
+}
+
+#[test]
+fn an_image_becomes_a_video_and_only_the_experts_that_the_schedule_reaches_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = fixture("pipeline/input.png");
+    let image = image.to_str().unwrap();
+    let arguments = ["i2v", "--image_path", image, "--prompt", "it moves", "-o", "i.mp4"];
+    succeed(folder.path(), &[&arguments[..], &SMALL[..]].concat());
+    let first = std::fs::read(folder.path().join("i.mp4")).unwrap();
+    succeed(folder.path(), &[&arguments[..], &SMALL[..], &["--boundary", "0.5"]].concat());
+    assert!(first != std::fs::read(folder.path().join("i.mp4")).unwrap(), "the low-noise expert is another network");
+    succeed(folder.path(), &[&arguments[..], &["--adaptive_resolution"], &SMALL[2..]].concat());
+}
+
+#[test]
+fn written_checkpoints_make_the_embedded_models_video() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["init-tiny", "model"]);
+    t2v(folder.path(), "embedded.png", &[]);
+    t2v(folder.path(), "folder.png", &["--model_dir", "model"]);
+    let pixels = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8().into_raw();
+    for frame in ["0001", "0009"] {
+        assert!(pixels(&format!("embedded-{frame}.png")) == pixels(&format!("folder-{frame}.png")), "frame {frame}");
+    }
+    let described = succeed(folder.path(), &["inspect", "model/TurboWan2.1-T2V-tiny.safetensors"]);
+    assert!(String::from_utf8_lossy(&described.stdout).contains("transformer"));
+}
+
+#[test]
+fn official_pth_files_make_a_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let dit = fixture("pipeline/checkpoints/TurboWan2.1-T2V-tiny.pth");
+    t2v(folder.path(), "official.mp4", &["--dit_path", dit.to_str().unwrap()]);
+    let inside = read_metadata(&folder.path().join("official.mp4")).unwrap();
+    assert_eq!(inside["request"]["models"]["files"]["dit"]["hash"].as_str().map(str::len), Some(64));
+}
+
+#[test]
+fn recorded_noise_from_a_file_is_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let noise: Vec<u8> = (0..5 * 16 * 3 * 6 * 8).flat_map(|index: u32| ((index as f32) * 0.7).sin().to_le_bytes()).collect();
+    let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![5, 1, 16, 3, 6, 8], &noise).unwrap();
+    let bytes = safetensors::serialize([("noise", view)], None).unwrap();
+    std::fs::write(folder.path().join("noise.safetensors"), bytes).unwrap();
+    t2v(folder.path(), "recorded.mp4", &["--rng", "noise.safetensors"]);
+    t2v(folder.path(), "native.mp4", &[]);
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(bytes("recorded.mp4") != bytes("native.mp4"));
+}
+
+#[test]
+fn json_lines_tell_the_stages_and_the_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = t2v(folder.path(), "j.mp4", &["--json"]);
+    let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let last = lines.last().unwrap();
+    assert_eq!(last["event"], "done");
+    assert_eq!(last["files"][0], "j.mp4");
+    for stage in ["text", "denoise", "decode", "write"] {
+        assert!(lines.iter().any(|line| line["event"] == "stage_ended" && line["stage"] == stage), "{stage}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_a_state_and_resuming_it_gives_the_bytes_of_an_unbroken_run() {
+    use std::time::{Duration, Instant};
+
+    let folder = tempfile::tempdir().unwrap();
+    let large = ["t2v", "--prompt", "a star", "--seed", "9", "--resolution", "256x256", "--num_frames", "33", "--precision", "f32"];
+    succeed(folder.path(), &[&large[..], &["-o", "whole.mp4"]].concat());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_turbowan"))
+        .current_dir(folder.path())
+        .args([&large[..], &["-o", "broken.mp4"]].concat())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let state = folder.path().join("broken.mp4.run");
+    let started = Instant::now();
+    while !state.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no state was written");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130), "stopped runs end as shells expect");
+    assert!(state.exists() && !folder.path().join("broken.mp4").exists());
+    succeed(folder.path(), &["t2v", "--resume", "broken.mp4.run"]);
+    let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(bytes("broken.mp4") == bytes("whole.mp4"));
+    assert!(!state.exists());
+}

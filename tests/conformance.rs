@@ -1,0 +1,59 @@
+//! The recorded runs of the official code that lie beside this file, replayed through the library.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use turbowan::conform;
+
+#[test]
+fn every_recorded_run_is_reproduced_within_its_own_tolerance() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+    let rows = conform::run(&fixtures).unwrap();
+    let mut components = BTreeMap::new();
+    for row in &rows {
+        *components.entry(row.component.as_str()).or_insert(0) += 1;
+    }
+    for expected in ["dit_i2v", "pipeline", "quant_linear", "rcm_sampler", "sage_op", "sage_op / SageSLA", "sla_op", "umt5", "vae"] {
+        assert!(components.contains_key(expected), "{expected} was not replayed: {components:?}");
+    }
+    let failed: Vec<String> = rows
+        .iter()
+        .filter(|row| !row.passes)
+        .map(|row| {
+            let distance = row.verdict.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("{} / {}: {}{distance}", row.component, row.case, row.note)
+        })
+        .collect();
+    assert!(failed.is_empty(), "{} of {} comparisons failed:\n{}", failed.len(), rows.len(), failed.join("\n"));
+}
+
+#[test]
+fn an_unknown_component_and_an_empty_folder_are_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(conform::run(folder.path()), Err(conform::Error::NoFixture { .. })));
+    std::fs::write(folder.path().join("meta.json"), r#"{"component": "dreams"}"#).unwrap();
+    assert!(matches!(conform::run(folder.path()), Err(conform::Error::UnknownComponent { .. })));
+}
+
+#[test]
+fn a_result_that_is_off_fails_its_comparison() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/umt5");
+    let folder = tempfile::tempdir().unwrap();
+    copy(&fixtures, folder.path());
+    let meta = folder.path().join("meta.json");
+    let text = std::fs::read_to_string(&meta).unwrap();
+    let tight = text.replace("\"f32_max_abs\": 0.0001", "\"f32_max_abs\": 0.0");
+    assert_ne!(text, tight, "the tolerance is where this test looks for it");
+    std::fs::write(&meta, tight).unwrap();
+    let rows = conform::run(folder.path()).unwrap();
+    assert!(rows.iter().any(|row| !row.passes), "nothing is exact to the last bit in f32 sums of another order");
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() { copy(&path, &target) } else { std::fs::copy(&path, &target).map(drop).unwrap() }
+    }
+}
