@@ -65,7 +65,7 @@ fn names(fixture: &Fixture, rows: &mut Rows, config: &TextConfig, weights: &Chec
     rows.fact("tensor names and shapes", checked.is_ok(), checked.err().map_or_else(String::new, |error| error.to_string()));
     let found = TextConfig::recognise(weights).map_err(Error::model)?;
     let same = TextConfig { max_distance: config.max_distance, ..found.clone() } == *config;
-    rows.fact("configuration told by shapes", same, format!("{found:?}"));
+    rows.fact("configuration told by shapes", same, if same { String::new() } else { format!("{found:?}") });
 
     let Some(map) = fixture.meta["key_map_official_to_transformers"].as_object() else { return Ok(()) };
     let renamed: Result<HashMap<String, Stored<'_>>, Error> = map
