@@ -71,7 +71,8 @@ impl<'a> Archive<'a> {
             }
             if entry.method != 0 {
                 return Err(format!(
-                    "zip entry {name:?} is compressed, which torch.save never does; unpack the archive and pack it again with `zip -0`"
+                    "zip entry {name:?} is compressed, and torch.save stores its entries plainly; a TorchScript program has compressed \
+                     code: save its state_dict. Any other archive can be packed again with `zip -0`"
                 ));
             }
             if entry.packed != entry.size {
