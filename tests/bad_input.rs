@@ -62,6 +62,8 @@ fn flags_that_cannot_be() {
     t2v(&["--model", "Wan9"], "--model");
     t2v(&["--model", "Wan2.1-14B"], "follows the checkpoint");
     t2v(&["--vae_path", "a.pth"], "no transformer");
+    t2v(&["--boundary", "0.5"], "one transformer");
+    t2v(&["--dit_path", "a", "--high_noise_model_path", "b"], "two experts");
     refuse(folder.path(), &["t2v", "--prompt", "x", "--resume", "nowhere.run"], "nowhere.run");
 }
 
@@ -121,6 +123,24 @@ fn checkpoints_that_are_none_or_of_something_else() {
 }
 
 #[test]
+fn a_weight_that_is_not_a_number_is_named_with_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = std::fs::read(pipeline("checkpoints/TurboWan2.1-T2V-tiny.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let names: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let start = names["blocks.1.ffn.2.bias"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[header + start..][..2].copy_from_slice(&[0xc0, 0x7f]); // a bf16 NaN
+    let broken = folder.path().join("broken.safetensors");
+    std::fs::write(&broken, bytes).unwrap();
+    let [vae, text, tokenizer] = ["Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/tokenizer.json"]
+        .map(|name| pipeline(&format!("checkpoints/{name}")));
+    let files = ["--dit_path", broken.to_str().unwrap(), "--vae_path", &vae, "--text_encoder_path", &text, "--tokenizer_path", &tokenizer];
+    let run = [&["t2v", "--prompt", "x", "--resolution", "64x64", "--num_frames", "5"], &files[..]].concat();
+    refuse(folder.path(), &run, "denoising step 1, block 1");
+    assert!(!folder.path().join("output/generated_video.mp4").exists());
+}
+
+#[test]
 fn images_that_cannot_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
@@ -139,8 +159,9 @@ fn images_that_cannot_be_used() {
     i2v("text.png", "text.png");
     i2v("huge.png", "huge.png");
     i2v(".", ".");
-    refuse(folder.path(), &["i2v", "--prompt", "x", "--image_path", "cut.png", "--boundary", "2"], "--boundary");
     let good = pipeline("input.png");
+    refuse(folder.path(), &["i2v", "--prompt", "x", "--image_path", &good, "--boundary", "2"], "--boundary");
+    refuse(folder.path(), &["i2v", "--prompt", "x", "--image_path", &good, "--clip_embedding", &good], "--clip_embedding");
     refuse(folder.path(), &["i2v", "--prompt", "x", "--image_path", &good, "--low_noise_model_path", "b"], "--high_noise_model_path");
 }
 

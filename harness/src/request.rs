@@ -109,6 +109,9 @@ pub struct Request {
     /// The first frame.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub image: Option<FileRef>,
+    /// The CLIP states of the first frame, for Wan 2.1.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clip: Option<FileRef>,
     /// The networks.
     pub models: Models,
     /// Pixels across.

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 #[derive(Debug, Clone, Args)]
 #[command(args_override_self = true)]
 pub struct TextToVideo {
-    /// The diffusion transformer (.safetensors, .pth, a folder, or a model name in the Hugging Face cache); without it the
+    /// The diffusion transformer (.safetensors, .pth, a folder, or a model name in the Hugging Face cache); without one the
     /// embedded model runs.
     #[arg(long = "dit_path", alias = "dit-path", value_name = "FILE")]
     pub dit_path: Option<PathBuf>,
@@ -27,15 +27,10 @@ pub struct ImageToVideo {
     /// The first frame: JPG, PNG or WebP.
     #[arg(long = "image_path", alias = "image-path", value_name = "FILE")]
     pub image_path: Option<PathBuf>,
-    /// The expert for noisy times; without both experts the embedded model runs.
-    #[arg(long = "high_noise_model_path", alias = "high-noise-model-path", value_name = "FILE")]
-    pub high_noise_model_path: Option<PathBuf>,
-    /// The expert for times below the boundary.
-    #[arg(long = "low_noise_model_path", alias = "low-noise-model-path", value_name = "FILE")]
-    pub low_noise_model_path: Option<PathBuf>,
-    /// Flow time below which the low-noise expert takes over.
-    #[arg(long, default_value_t = 0.9)]
-    pub boundary: f64,
+    /// The CLIP states of the first frame, for a Wan 2.1 image-to-video transformer: .safetensors with one f32 tensor
+    /// [257, 1280].
+    #[arg(long = "clip_embedding", alias = "clip-embedding", value_name = "FILE")]
+    pub clip_embedding: Option<PathBuf>,
     /// Keep the preset's area and take the image's aspect ratio, sides rounded to 16 pixels.
     #[arg(long = "adaptive_resolution", alias = "adaptive-resolution")]
     pub adaptive_resolution: bool,
@@ -53,6 +48,15 @@ pub struct Shared {
     /// What the video shows.
     #[arg(long, required_unless_present_any = ["resume", "serve"])]
     pub prompt: Option<String>,
+    /// The expert for noisy times of a model with two.
+    #[arg(long = "high_noise_model_path", alias = "high-noise-model-path", value_name = "FILE")]
+    pub high_noise_model_path: Option<PathBuf>,
+    /// The expert for times below the boundary.
+    #[arg(long = "low_noise_model_path", alias = "low-noise-model-path", value_name = "FILE")]
+    pub low_noise_model_path: Option<PathBuf>,
+    /// Flow time below which the low-noise expert takes over. [default: 0.9 for i2v, 0.875 for t2v]
+    #[arg(long)]
+    pub boundary: Option<f64>,
     /// The model: checked against what the files hold (Wan2.1-1.3B, Wan2.1-14B, Wan2.2-A14B).
     #[arg(long)]
     pub model: Option<String>,

@@ -34,7 +34,7 @@ pub fn text_to_video(args: &TextToVideo) -> Result<(), Error> {
     let progress = Progress::new(Style::detect(args.shared.json).listener());
     run(&args.shared, Mode::T2v, &progress, || {
         let models = locate::text_to_video(args)?;
-        let draft = Draft { mode: Mode::T2v, models, sigma_max: args.sigma_max, boundary: None, image: None, adaptive: false };
+        let draft = Draft { mode: Mode::T2v, models, sigma_max: args.sigma_max, image: None, clip: None, adaptive: false };
         draft.request(&args.shared, &progress)
     })
 }
@@ -48,16 +48,13 @@ pub fn image_to_video(args: &ImageToVideo) -> Result<(), Error> {
     run(&args.shared, Mode::I2v, &progress, || {
         let path =
             args.image_path.as_ref().ok_or_else(|| Error::flag("--image_path", "the first frame is needed: a JPG, PNG or WebP file"))?;
-        if !(0.0..=1.0).contains(&args.boundary) {
-            return Err(Error::flag("--boundary", format!("{} is not a flow time in [0, 1]", args.boundary)));
-        }
         let image = FileRef::of(path)?;
         let draft = Draft {
             mode: Mode::I2v,
             models: locate::image_to_video(args)?,
             sigma_max: args.sigma_max,
-            boundary: Some(args.boundary),
             image: Some(image),
+            clip: args.clip_embedding.as_deref().map(FileRef::of).transpose()?,
             adaptive: args.adaptive_resolution,
         };
         draft.request(&args.shared, &progress)
@@ -116,8 +113,8 @@ struct Draft {
     mode: Mode,
     models: Models,
     sigma_max: f64,
-    boundary: Option<f64>,
     image: Option<FileRef>,
+    clip: Option<FileRef>,
     adaptive: bool,
 }
 
@@ -129,9 +126,8 @@ impl Draft {
         }
         let dit = self.models.dit(self.mode, Expert::High)?;
         check_network(self.mode, &dit.config, flags.model.as_deref())?;
-        if let Some(boundary) = self.boundary.filter(|_| matches!(self.models, Models::Files { low_noise: None, .. })) {
-            progress.note(format!("no low-noise expert: one network makes all steps, the boundary {boundary} is not used"));
-        }
+        self.check_clip(&dit.config)?;
+        let boundary = self.boundary(flags)?;
         let size = self.size(flags, progress)?;
         let num_frames = self.frames(flags, progress)?;
         check_rotary(size, num_frames)?;
@@ -142,12 +138,12 @@ impl Draft {
         if !(1..=240).contains(&flags.fps) {
             return Err(Error::flag("--fps", format!("{} is not between 1 and 240", flags.fps)));
         }
-        let boundary = self.boundary.filter(|_| !matches!(self.models, Models::Files { low_noise: None, .. }));
         let request = Request {
             mode: self.mode,
             prompt,
             negative_prompt: flags.negative_prompt.clone(),
             image: self.image,
+            clip: self.clip,
             width: size.width(),
             height: size.height(),
             num_frames,
@@ -173,6 +169,30 @@ impl Draft {
             check_quantisable(&dit.config)?;
         }
         Ok(request)
+    }
+
+    /// The experts' boundary, where there are two.
+    fn boundary(&self, flags: &Shared) -> Result<Option<f64>, Error> {
+        let has_two = match &self.models {
+            Models::Embedded { .. } => self.mode == Mode::I2v,
+            Models::Files { low_noise, .. } => low_noise.is_some(),
+        };
+        match (flags.boundary, has_two) {
+            (Some(boundary), _) if !(0.0..=1.0).contains(&boundary) => {
+                Err(Error::flag("--boundary", format!("{boundary} is not a flow time in [0, 1]")))
+            }
+            (Some(_), false) => Err(Error::flag("--boundary", "this model has one transformer; the boundary is between two experts")),
+            (asked, true) => Ok(Some(asked.unwrap_or(if self.mode == Mode::I2v { 0.9 } else { 0.875 }))),
+            (None, false) => Ok(None),
+        }
+    }
+
+    fn check_clip(&self, config: &DitConfig) -> Result<(), Error> {
+        match (config.clip_dim, &self.clip) {
+            (Some(_), None) => Err(Error::flag("--clip_embedding", "a Wan 2.1 image-to-video transformer needs the CLIP states of the first frame")),
+            (None, Some(_)) => Err(Error::flag("--clip_embedding", "this transformer reads no CLIP states; leave it out")),
+            _ => Ok(()),
+        }
     }
 
     fn is_embedded(&self) -> bool {
@@ -300,12 +320,6 @@ fn check_network(mode: Mode, config: &DitConfig, model: Option<&str>) -> Result<
         );
         return Err(Error::flag("--dit_path", reason));
     }
-    if config.clip_dim.is_some() {
-        return Err(Error::flag(
-            "--dit_path",
-            "a Wan 2.1 image-to-video transformer needs a CLIP image embedding, which no command here computes",
-        ));
-    }
     let Some(model) = model else { return Ok(()) };
     let named = match model {
         "Wan2.1-1.3B" => DitConfig::WAN_1_3B,
@@ -367,6 +381,6 @@ impl Request {
     /// Names the first that does not.
     pub fn verify(&self) -> Result<(), Error> {
         self.models.verify()?;
-        self.image.as_ref().map_or(Ok(()), FileRef::verify)
+        [&self.image, &self.clip].into_iter().flatten().try_for_each(FileRef::verify)
     }
 }

@@ -18,17 +18,16 @@ const TOKENIZER: &str = "google/umt5-xxl/tokenizer.json";
 
 /// The networks of `t2v`.
 pub(super) fn text_to_video(args: &TextToVideo) -> Result<Models, Error> {
-    Places { shared: &args.shared, dit: args.dit_path.as_deref(), low_noise: None, task: Task::TextToVideo, flag: "--dit_path" }.models()
+    if let (Some(_), Some(_)) = (&args.dit_path, &args.shared.high_noise_model_path) {
+        return Err(Error::flag("--dit_path", "--high_noise_model_path is given too; a model has one transformer or two experts"));
+    }
+    let places = Places::of(&args.shared, Task::TextToVideo, "--dit_path")?;
+    Places { dit: args.dit_path.as_deref().or(places.dit), ..places }.models()
 }
 
 /// The networks of `i2v`.
 pub(super) fn image_to_video(args: &ImageToVideo) -> Result<Models, Error> {
-    let (high, low) = (args.high_noise_model_path.as_deref(), args.low_noise_model_path.as_deref());
-    if high.is_none() && low.is_some() {
-        return Err(Error::flag("--high_noise_model_path", "--low_noise_model_path is given; the expert for noisy times is needed too"));
-    }
-    let flag = "--high_noise_model_path";
-    Places { shared: &args.shared, dit: high, low_noise: low, task: Task::ImageToVideo, flag }.models()
+    Places::of(&args.shared, Task::ImageToVideo, "--high_noise_model_path")?.models()
 }
 
 /// What was named on the command line.
@@ -40,7 +39,15 @@ struct Places<'a> {
     flag: &'static str,
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    fn of(shared: &'a Shared, task: Task, flag: &'static str) -> Result<Self, Error> {
+        let (dit, low_noise) = (shared.high_noise_model_path.as_deref(), shared.low_noise_model_path.as_deref());
+        if dit.is_none() && low_noise.is_some() {
+            return Err(Error::flag("--high_noise_model_path", "--low_noise_model_path is given; the expert for noisy times is needed too"));
+        }
+        Ok(Self { shared, dit, low_noise, task, flag })
+    }
+
     fn models(&self) -> Result<Models, Error> {
         if self.dit.is_none() && self.shared.model_dir.is_none() {
             let loose = [&self.shared.vae_path, &self.shared.text_encoder_path, &self.shared.tokenizer_path].into_iter().flatten().next();

@@ -19,7 +19,7 @@ use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Progress as VaePro
 
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::request::{AttentionChoice, FileRef, Mode, Precision, Request, SamplerChoice};
+use crate::request::{AttentionChoice, FileRef, Precision, Request, SamplerChoice};
 use crate::run::store::FolderStore;
 use crate::run::watch::{Follow, check_stop};
 use crate::video::{FrameRate, Frames};
@@ -111,7 +111,11 @@ impl<'a> Stages<'a> {
             Some(image) => Some(self.image(image, follow)?),
             None => None,
         };
-        Ok(Conditions { prompt, negative, image, clip: None })
+        let clip = match &self.request.clip {
+            Some(file) => Some(only_tensor(&file.path, "clip_fea")?.1),
+            None => None,
+        };
+        Ok(Conditions { prompt, negative, image, clip })
     }
 
     fn text(&self, prompt: &str, text_len: usize, cache: Option<&Path>) -> Result<Vec<f32>, Error> {
@@ -255,20 +259,27 @@ fn passed(progress: VaeProgress<'_>, follow: &mut Follow<'_>) -> turbowan_wan_mo
     }
 }
 
-/// Recorded draws: the tensor `noise`, or the only one, `[draws, ...]`.
+/// Recorded draws, `[draws, ...]`.
 fn recorded_noise(path: &Path) -> Result<NoiseSource, Error> {
+    let (shape, values) = only_tensor(path, "noise")?;
+    let draws = shape.first().copied().filter(|draws| *draws > 0 && !values.is_empty());
+    let draws = draws.ok_or_else(|| Error::broken(path, "recorded noise must have the shape [draws, ...]"))?;
+    Ok(NoiseSource::recorded(values.chunks(values.len().div_ceil(draws)).map(<[f32]>::to_vec).collect()))
+}
+
+/// Shape and values of the f32 tensor `name`, or of the only one, of a .safetensors file.
+fn only_tensor(path: &Path, name: &str) -> Result<(Vec<usize>, Vec<f32>), Error> {
     let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
     let file = safetensors::SafeTensors::deserialize(&bytes).map_err(|error| Error::broken(path, error))?;
     let tensors = file.tensors();
-    let found = tensors.iter().find(|(name, _)| name == "noise").or_else(|| tensors.first().filter(|_| tensors.len() == 1));
-    let Some((_, view)) = found else {
-        return Err(Error::broken(path, "expected one tensor, or one called \"noise\", of shape [draws, ...]"));
-    };
-    let (safetensors::Dtype::F32, Some(draws)) = (view.dtype(), view.shape().first().filter(|draws| **draws > 0)) else {
-        return Err(Error::broken(path, "recorded noise must be f32 of shape [draws, ...]"));
-    };
-    let values: Vec<f32> = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-    Ok(NoiseSource::recorded(values.chunks(values.len().div_ceil(*draws).max(1)).map(<[f32]>::to_vec).collect()))
+    let found = tensors.iter().find(|(known, _)| known == name).or_else(|| tensors.first().filter(|_| tensors.len() == 1));
+    match found {
+        Some((_, view)) if view.dtype() == safetensors::Dtype::F32 => {
+            let values = view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+            Ok((view.shape().to_vec(), values))
+        }
+        _ => Err(Error::broken(path, format!("expected one f32 tensor, or one called {name:?}"))),
+    }
 }
 
 /// An error of ours inside a closure that must return the models'.
@@ -276,12 +287,5 @@ fn into_model(error: Error) -> turbowan_wan_model::Error {
     match error {
         Error::Model(error) => error,
         other => turbowan_wan_model::Error::Format { path: "model".into(), reason: other.to_string() },
-    }
-}
-
-impl Request {
-    /// Whether an image goes in.
-    pub fn reads_image(&self) -> bool {
-        self.mode == Mode::I2v
     }
 }
