@@ -108,9 +108,8 @@ mod tests {
 
     #[test]
     fn the_released_models_have_their_published_sizes() {
-        let parameters = |config: DitConfig| {
-            config.tensors(DitTraits::default()).iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>()
-        };
+        let parameters =
+            |config: DitConfig| config.tensors(DitTraits::default()).iter().map(|spec| spec.shape.iter().product::<usize>()).sum::<usize>();
         assert_eq!(parameters(DitConfig::WAN_1_3B), 1_418_996_800);
         assert_eq!(parameters(DitConfig::WAN_14B), 14_288_491_584);
     }
