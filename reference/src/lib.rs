@@ -6,9 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod attention;
+pub mod conv3d;
 pub mod fp8;
 pub mod gemm;
-pub mod conv3d;
 pub mod inputs;
 pub mod metrics;
 pub mod norm;

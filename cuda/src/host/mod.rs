@@ -2,9 +2,9 @@
 
 pub mod aligned;
 pub mod isa;
-pub mod vectorised;
 pub mod math;
 pub mod par;
+pub mod vectorised;
 
 pub use aligned::Aligned;
 pub use isa::Isa;

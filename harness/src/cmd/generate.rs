@@ -189,7 +189,9 @@ impl Draft {
 
     fn check_clip(&self, config: &DitConfig) -> Result<(), Error> {
         match (config.clip_dim, &self.clip) {
-            (Some(_), None) => Err(Error::flag("--clip_embedding", "a Wan 2.1 image-to-video transformer needs the CLIP states of the first frame")),
+            (Some(_), None) => {
+                Err(Error::flag("--clip_embedding", "a Wan 2.1 image-to-video transformer needs the CLIP states of the first frame"))
+            }
             (None, Some(_)) => Err(Error::flag("--clip_embedding", "this transformer reads no CLIP states; leave it out")),
             _ => Ok(()),
         }

@@ -43,7 +43,10 @@ impl<'a> Places<'a> {
     fn of(shared: &'a Shared, task: Task, flag: &'static str) -> Result<Self, Error> {
         let (dit, low_noise) = (shared.high_noise_model_path.as_deref(), shared.low_noise_model_path.as_deref());
         if dit.is_none() && low_noise.is_some() {
-            return Err(Error::flag("--high_noise_model_path", "--low_noise_model_path is given; the expert for noisy times is needed too"));
+            return Err(Error::flag(
+                "--high_noise_model_path",
+                "--low_noise_model_path is given; the expert for noisy times is needed too",
+            ));
         }
         Ok(Self { shared, dit, low_noise, task, flag })
     }
@@ -52,7 +55,9 @@ impl<'a> Places<'a> {
         if self.dit.is_none() && self.shared.model_dir.is_none() {
             let loose = [&self.shared.vae_path, &self.shared.text_encoder_path, &self.shared.tokenizer_path].into_iter().flatten().next();
             return match loose {
-                Some(path) => Err(Error::flag(self.flag, format!("{} is given but no transformer; name one, or --model_dir", path.display()))),
+                Some(path) => {
+                    Err(Error::flag(self.flag, format!("{} is given but no transformer; name one, or --model_dir", path.display())))
+                }
                 None => Ok(Models::Embedded { seed: tiny::DEFAULT_SEED }),
             };
         }

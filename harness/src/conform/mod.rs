@@ -4,8 +4,8 @@
 //! holds each result to the fixture's own tolerance.
 
 mod dit;
-mod pipeline;
 pub mod fixture;
+mod pipeline;
 mod quant_linear;
 mod rcm_sampler;
 mod sage;
@@ -97,7 +97,11 @@ const RUNNERS: &[Runner] = &[
     ("dit_sla", dit::sparse_linear),
     ("quant_linear", quant_linear::run),
     ("rcm_sampler", rcm_sampler::run),
-    ("sla_op", sla::replay), ("sage_op", sage::run), ("sage_op / SageSLA", sage::run_sagesla), ("umt5", umt5::run), ("vae", vae::run),
+    ("sla_op", sla::replay),
+    ("sage_op", sage::run),
+    ("sage_op / SageSLA", sage::run_sagesla),
+    ("umt5", umt5::run),
+    ("vae", vae::run),
 ];
 
 /// Replays every fixture found below `dir`.

@@ -10,8 +10,8 @@ pub mod vae;
 
 use std::fmt::Debug;
 
-use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
 use turbowan_cuda::ops::rope::RopeTable;
+use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
 
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
@@ -128,14 +128,8 @@ pub trait Backend: Debug {
     /// `LN(x) * weight + bias`.
     fn norm_affine(&self, x: &Self::Tensor, norm: Norm, weight: &Self::Tensor, bias: &Self::Tensor) -> Result<Self::Activation>;
     /// `RMS(x) * weight` over the whole width, then rotary embedding of `heads` heads where `rope` is given; in place.
-    fn rms_norm_rope(
-        &self,
-        x: &mut Self::Tensor,
-        norm: Norm,
-        weight: &Self::Tensor,
-        heads: usize,
-        rope: Option<&Self::Rope>,
-    ) -> Result<()>;
+    fn rms_norm_rope(&self, x: &mut Self::Tensor, norm: Norm, weight: &Self::Tensor, heads: usize, rope: Option<&Self::Rope>)
+    -> Result<()>;
 
     /// Self-attention of `batch` samples, in the way that `how` names; `projection` is SLA's `proj_l`.
     fn self_attention(
@@ -146,7 +140,14 @@ pub trait Backend: Debug {
         projection: Option<&SlaProjection>,
     ) -> Result<Self::Activation>;
     /// Dense attention to keys of another length; `text_batch` is 1 when all samples share their keys.
-    fn cross_attention(&self, q: &Self::Tensor, k: &Self::Tensor, v: &Self::Tensor, heads: Heads, text_batch: usize) -> Result<Self::Tensor>;
+    fn cross_attention(
+        &self,
+        q: &Self::Tensor,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        heads: Heads,
+        text_batch: usize,
+    ) -> Result<Self::Tensor>;
 }
 
 /// A norm's arithmetic and what it adds to the variance.

@@ -6,8 +6,8 @@
 mod attention;
 mod linear;
 mod tensor;
-pub mod vae;
 mod text;
+pub mod vae;
 
 use turbowan_cuda::Rounding;
 use turbowan_cuda::ops::norm::{self, LayerNorm, LayerNormRule, Modulation, RmsNorm, RmsRule};
@@ -142,14 +142,7 @@ impl Backend for Host {
         Ok(out.into())
     }
 
-    fn rms_norm_rope(
-        &self,
-        x: &mut HostTensor,
-        norm: Norm,
-        weight: &HostTensor,
-        heads: usize,
-        rope: Option<&RopeTable>,
-    ) -> Result<()> {
+    fn rms_norm_rope(&self, x: &mut HostTensor, norm: Norm, weight: &HostTensor, heads: usize, rope: Option<&RopeTable>) -> Result<()> {
         let rule = match norm.rule {
             NormRule::Standard => RmsRule::Standard,
             NormRule::Fast => RmsRule::Fast,
