@@ -166,6 +166,11 @@ impl LatentStatistics {
     }
 }
 
+/// Channel values around -1 to 1 as bytes: `trunc(clamp((1 + v) / 2) * 255 + 0.5)`.
+pub fn to_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().map(|value| ((1.0 + value.clamp(-1.0, 1.0)) / 2.0 * 255.0 + 0.5) as u8).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ mod layers;
 mod plan;
 mod tiling;
 
-pub use latent::{Clip, LatentStatistics, Window};
+pub use latent::{Clip, LatentStatistics, Window, to_bytes};
 pub use layers::{COLORS, Side};
 pub use plan::VaePlan;
 pub use tiling::Tiling;
@@ -176,7 +176,8 @@ impl<B: VaeBackend> Vae<B> {
         let layers = self.side(Side::Encoder)?;
         self.expect_channels("video channels", video, COLORS)?;
         let (space, time) = (self.config.spatial_factor(), self.config.temporal_factor());
-        if video.height % space != 0 || video.width % space != 0 || (video.frames - 1) % time != 0 {
+        let is_whole = video.height.is_multiple_of(space) && video.width.is_multiple_of(space);
+        if !is_whole || !(video.frames - 1).is_multiple_of(time) {
             return Err(Error::Setting {
                 what: "video to encode",
                 found: format!("{} frames of {} x {}", video.frames, video.width, video.height),

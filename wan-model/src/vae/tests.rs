@@ -110,7 +110,7 @@ fn one_tile_that_covers_the_frame_changes_nothing() {
 fn tiles_stay_near_the_whole_and_leave_no_seam() {
     /// Attention that sees a tile instead of the frame, on random weights that make the most of it.
     const NEAR: f64 = 0.1;
-    /// Chance makes the worst column about 1.8 times the average one; tiles that are not blended make it 5.
+    /// Chance makes the worst column about 1.8 times the average one; tiles that are not blended make it 7.
     const SEAM: f32 = 2.5;
     let (vae, latent) = (tiny(), latent(2, 12, 20));
     let whole = vae.decode_clip(&latent, Tiling::Whole).unwrap();

@@ -46,6 +46,7 @@ pub(super) struct Extent {
     /// Products that a segment adds.
     pub depth: usize,
     /// Whether only the first half of the panel's columns is wanted.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "there a panel is one vector's worth"))]
     pub is_narrow: bool,
     /// Whether `sums` is overwritten instead of added to.
     pub is_first: bool,
