@@ -15,27 +15,13 @@ use turbowan_cuda::{AttnShape, BlockMap, Rounding};
 
 use crate::Error;
 use crate::attend::{Keys, QueryTasks, TILE_K, TILE_Q, check_map, for_each_tile};
+use crate::gradients::Gradients;
 use crate::lanes::{self, LANE_GROUP};
 use crate::linear_backward::linear_backward;
 use crate::product::{Product, Spread, Start};
 use crate::rows::{HeadRows, pack_transposed, unpack_transposed};
 use crate::softmax::{Along, ScoreGradient};
 use crate::sparse_linear::{Saved, SparseLinear};
-
-/// Gradients of a loss with respect to everything that the forward pass reads.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gradients {
-    /// In the layout of the queries.
-    pub q: Vec<f32>,
-    /// In the layout of the keys.
-    pub k: Vec<f32>,
-    /// In the layout of the values.
-    pub v: Vec<f32>,
-    /// `[head_dim, head_dim]`, output channel first.
-    pub weight: Vec<f32>,
-    /// `[head_dim]`.
-    pub bias: Vec<f32>,
-}
 
 impl SparseLinear<'_> {
     /// Gradients for `out_gradient` = d loss / d output, from the operands of the forward pass and what it saved.

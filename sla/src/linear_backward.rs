@@ -16,8 +16,8 @@ use turbowan_cuda::host::{Aligned, Isa};
 use turbowan_cuda::{AttnShape, Rounding};
 
 use crate::FeatureMap;
-use crate::backward::Gradients;
 use crate::features::PullBack;
+use crate::gradients::Gradients;
 use crate::lanes::{self, LANE_GROUP};
 use crate::linear::{AddRows, Divide, KeyState, Projection, TILE_ROWS, add_chunks, chunk_rows, feature_tile, multiply};
 use crate::product::{Product, Spread, Start};
