@@ -1,11 +1,7 @@
-//! The ways a Wan network attends to itself, and the one place where dense, sage and sla are put together.
+//! The ways a Wan network attends to itself. Each backend puts dense, sage and sla together in its own `attention` room.
 
-use turbowan_cuda::{BlockMap, Rounding};
+use turbowan_cuda::Rounding;
 use turbowan_sla::{Density, FeatureMap};
-
-use crate::Result;
-use crate::backend::Heads;
-use crate::backend::host::HostTensor;
 
 /// How self-attention is computed. Cross-attention is always dense.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,14 +45,4 @@ pub struct SlaProjection {
     pub weight: Vec<f32>,
     /// Bias.
     pub bias: Vec<f32>,
-}
-
-/// The key blocks that each query block keeps, as the network's arithmetic picks them from `q` and `k`
-/// `[batch * tokens, heads * head_dim]`.
-///
-/// # Errors
-/// Rows that do not divide into samples.
-pub fn block_map(rounding: Rounding, q: &HostTensor, k: &HostTensor, heads: Heads, sparsity: &Sparsity) -> Result<BlockMap> {
-    let (shape, sides) = (heads.self_shape(q.rows())?, (sparsity.block_q, sparsity.block_k));
-    Ok(turbowan_sla::block_map(&q.values, &k.values, &shape, sides, sparsity.density, rounding)?)
 }

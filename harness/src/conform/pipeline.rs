@@ -19,7 +19,7 @@ use turbowan_wan_model::pipeline::sampling::Border;
 use turbowan_wan_model::pipeline::{Conditions, Sampling, Unwatched, WanNetwork};
 use turbowan_wan_model::resolution::{FrameSize, LatentShape};
 use turbowan_wan_model::text::{PromptTokenizer, TextEncoder, clean_prompt};
-use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Tiling, Vae};
+use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Tiling, Vae, to_bytes};
 
 use super::{Error, Fixture, Rows, Tensors, dit};
 
@@ -246,7 +246,7 @@ impl<'a> Recording<'a> {
         let mut frames: Vec<Vec<u8>> = Vec::new();
         let mut take = |progress: turbowan_wan_model::vae::Progress<'_>| {
             if let turbowan_wan_model::vae::Progress::Frame { pixels, .. } = progress {
-                frames.push(crate::run::stages::bytes(pixels));
+                frames.push(to_bytes(pixels));
             }
             Ok(())
         };

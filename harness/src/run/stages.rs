@@ -15,7 +15,7 @@ use turbowan_wan_model::pipeline::sampling::Border;
 use turbowan_wan_model::pipeline::{Conditions, Event, Sampling, Snapshot, Unwatched, WanNetwork, Watch};
 use turbowan_wan_model::resolution::{FrameCount, FrameSize, LATENT_CHANNELS, LatentShape};
 use turbowan_wan_model::text::{StateKey, TextEncoder, clean_prompt};
-use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Progress as VaeProgress, Side, Tiling, Vae};
+use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Progress as VaeProgress, Side, Tiling, Vae, to_bytes};
 
 use crate::error::Error;
 use crate::progress::Progress;
@@ -224,7 +224,7 @@ impl<'a> Stages<'a> {
             let before = videos.len() * request.num_frames;
             vae.decode(&clip, self.tiling(), &mut |progress| {
                 if let VaeProgress::Frame { pixels, index, .. } = progress {
-                    rgb.extend(bytes(pixels));
+                    rgb.extend(to_bytes(pixels));
                     let of = request.num_frames * request.num_samples;
                     follow.event(Event::Frames { done: before + index + 1, of })?;
                 }
@@ -245,11 +245,6 @@ impl<'a> Stages<'a> {
     fn tiling(&self) -> Tiling {
         if self.request.width * self.request.height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole }
     }
-}
-
-/// Channel values around -1 to 1 as bytes: `trunc(clamp((1 + v) / 2) * 255 + 0.5)`.
-pub fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().map(|value| ((1.0 + value.clamp(-1.0, 1.0)) / 2.0 * 255.0 + 0.5) as u8).collect()
 }
 
 fn passed(progress: VaeProgress<'_>, follow: &mut Follow<'_>) -> turbowan_wan_model::Result<()> {

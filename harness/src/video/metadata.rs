@@ -4,16 +4,14 @@
 //! file before it is used, nothing of a size that the file states is allocated beyond [`LARGEST_REQUEST`], and pictures are skipped, not read.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::output::numbered;
+use super::name::numbered;
+use super::source::{Fault, LARGEST_REQUEST, Source};
 use super::{gif, mp4, png, webp};
-
-/// Longest request that is read, in bytes.
-pub const LARGEST_REQUEST: u64 = 16 << 20;
 
 /// A file has no request to give back.
 #[derive(Debug, thiserror::Error)]
@@ -68,21 +66,6 @@ pub enum ReadError {
         /// As the file states it.
         length: u64,
     },
-}
-
-/// A [`ReadError`] that does not know its file's name yet.
-#[derive(Debug)]
-pub(super) enum Fault {
-    Io(io::Error),
-    Broken { at: u64, what: &'static str },
-    Absent,
-    TooLong { length: u64 },
-}
-
-impl From<io::Error> for Fault {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 /// The request that made the video at `path`, or the content of a JSON sidecar. For numbered PNG frames, the name that was asked for
@@ -148,75 +131,4 @@ fn find(reader: impl Read + Seek, format: &mut &'static str) -> Result<Option<Ve
         _ => return Ok(None),
     };
     found.map(Some)
-}
-
-/// Bytes with a known end.
-pub(super) struct Source<R> {
-    reader: R,
-    length: u64,
-    at: u64,
-}
-
-impl<R: Read + Seek> Source<R> {
-    pub(super) fn new(mut reader: R) -> io::Result<Self> {
-        let length = reader.seek(SeekFrom::End(0))?;
-        reader.seek(SeekFrom::Start(0))?;
-        Ok(Self { reader, length, at: 0 })
-    }
-
-    /// Where the next byte is read.
-    pub(super) fn at(&self) -> u64 {
-        self.at
-    }
-
-    /// Bytes from here to the end.
-    pub(super) fn left(&self) -> u64 {
-        self.length - self.at
-    }
-
-    /// Goes to byte `at`.
-    pub(super) fn seek(&mut self, at: u64) -> Result<(), Fault> {
-        if at > self.length {
-            return Err(Fault::Broken { at: self.at, what: "a length reaches beyond the end of the file" });
-        }
-        // Within the buffer this costs no system call.
-        self.reader.seek_relative(at as i64 - self.at as i64)?;
-        self.at = at;
-        Ok(())
-    }
-
-    /// Leaves `count` bytes out.
-    pub(super) fn skip(&mut self, count: u64) -> Result<(), Fault> {
-        self.seek(self.at.saturating_add(count))
-    }
-
-    /// Fills all of `bytes`.
-    pub(super) fn fill(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
-        if bytes.len() as u64 > self.left() {
-            return Err(Fault::Broken { at: self.at, what: "the file ends here" });
-        }
-        self.reader.read_exact(bytes)?;
-        self.at += bytes.len() as u64;
-        Ok(())
-    }
-
-    /// The next `N` bytes.
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
-        let mut bytes = [0; N];
-        self.fill(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// The next `count` bytes, which must be there and be no more than [`LARGEST_REQUEST`].
-    pub(super) fn take(&mut self, count: u64) -> Result<Vec<u8>, Fault> {
-        if count > self.left() {
-            return Err(Fault::Broken { at: self.at, what: "a length reaches beyond the end of the file" });
-        }
-        if count > LARGEST_REQUEST {
-            return Err(Fault::TooLong { length: count });
-        }
-        let mut bytes = vec![0; count as usize];
-        self.fill(&mut bytes)?;
-        Ok(bytes)
-    }
 }

@@ -35,14 +35,17 @@ mod frames;
 mod gif;
 mod metadata;
 pub mod mp4;
+mod name;
 mod output;
 mod png;
+mod source;
 mod webp;
 
 pub use error::Error;
 pub use frames::{FrameRate, Frames, Shape};
-pub use metadata::{LARGEST_REQUEST, ReadError, read_from, read_metadata};
+pub use metadata::{ReadError, read_from, read_metadata};
 pub use output::{Format, Output};
+pub use source::LARGEST_REQUEST;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek};
 
-use super::metadata::{Fault, Source};
+use super::source::{Fault, Source};
 use super::{Error, Frames};
 
 /// The text's keyword.

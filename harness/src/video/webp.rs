@@ -10,7 +10,7 @@ use std::io::{Cursor, Read, Seek};
 
 use image_webp::{ColorType, WebPEncoder};
 
-use super::metadata::{Fault, Source};
+use super::source::{Fault, Source};
 use super::{Error, Frames};
 
 const OPENING: &str = "<turbowan:request>";

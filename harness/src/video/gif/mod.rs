@@ -11,7 +11,7 @@ use std::io::{Read, Seek};
 use gif::{AnyExtension, DisposalMethod, Encoder, EncodingError, Extension, Frame, Repeat};
 use palette::Quantiser;
 
-use super::metadata::{Fault, LARGEST_REQUEST, Source};
+use super::source::{Fault, LARGEST_REQUEST, Source};
 use super::{Error, Frames};
 
 /// Hundredths of a second below which viewers ignore a frame's length.

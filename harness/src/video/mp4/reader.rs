@@ -5,7 +5,7 @@
 use std::io::{Read, Seek};
 
 use super::REQUEST_BOX;
-use crate::video::metadata::{Fault, LARGEST_REQUEST, Source};
+use crate::video::source::{Fault, LARGEST_REQUEST, Source};
 
 /// What the track's headers say.
 #[derive(Debug, Clone, PartialEq)]

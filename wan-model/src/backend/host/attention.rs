@@ -1,13 +1,13 @@
 //! Attention on the host: rows of `[batch * tokens, heads * head_dim]` go straight to the twins of `sla` and `sage`.
 
 use turbowan_cuda::host::Isa;
-use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
+use turbowan_cuda::{AttnShape, BlockMap, HeadLayout, Rounding};
 use turbowan_sage::{Sage, ValuePrecision};
 use turbowan_sla::{Attend, Keys, LinearBranch, Projection};
 
 use super::HostTensor;
 use crate::Result;
-use crate::attention::{Attention, SlaProjection, Sparsity, block_map};
+use crate::attention::{Attention, SlaProjection, Sparsity};
 use crate::backend::Heads;
 
 /// Self-attention of queries, keys and values.
@@ -75,4 +75,14 @@ pub(super) fn to_text(rounding: Rounding, qkv: [&HostTensor; 3], heads: Heads, t
     let shape = shape.with_layout(HeadLayout::Blhd);
     let values = turbowan_sla::attend(&q.values, &k.values, &v.values, &shape, &Attend { rounding, ..Attend::default() })?;
     Ok(HostTensor { width: q.width, values })
+}
+
+/// The key blocks that each query block keeps, as the network's arithmetic picks them from `q` and `k`
+/// `[batch * tokens, heads * head_dim]`.
+///
+/// # Errors
+/// Rows that do not divide into samples.
+pub fn block_map(rounding: Rounding, q: &HostTensor, k: &HostTensor, heads: Heads, sparsity: &Sparsity) -> Result<BlockMap> {
+    let (shape, sides) = (heads.self_shape(q.rows())?, (sparsity.block_q, sparsity.block_k));
+    Ok(turbowan_sla::block_map(&q.values, &k.values, &shape, sides, sparsity.density, rounding)?)
 }

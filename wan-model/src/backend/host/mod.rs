@@ -13,6 +13,7 @@ use turbowan_cuda::Rounding;
 use turbowan_cuda::ops::norm::{self, LayerNorm, LayerNormRule, Modulation, RmsNorm, RmsRule};
 use turbowan_cuda::ops::rope::RopeTable;
 
+pub use attention::block_map;
 pub use linear::HostLinear;
 pub use tensor::{HostActivation, HostTensor};
 
