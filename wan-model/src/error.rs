@@ -73,7 +73,7 @@ pub enum Error {
     Sampling(#[from] turbowan_rcm::Error),
     /// The first picture cannot be used.
     #[error(transparent)]
-    Image(#[from] crate::image::ImageError),
+    Image(#[from] crate::image::error::ImageError),
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,

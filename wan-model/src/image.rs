@@ -5,12 +5,15 @@
 //! one, and `x / 127.5 - 1`. From the same RGB pixels, resize and normalisation equal torch's to the last bit; JPEG decoders differ among
 //! themselves by a level or two.
 
+pub mod error;
 mod resize;
 
 use std::io::Cursor;
 
 use ::image::metadata::Orientation;
 use ::image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+pub use error::ImageError;
 
 use crate::resolution::{FrameSize, LatentShape};
 
@@ -22,53 +25,6 @@ pub const MOST_PIXELS: u64 = 1 << 26;
 pub const MOST_BYTES: usize = 256 << 20;
 /// What a decoder may allocate.
 const MOST_ALLOCATED: u64 = 768 << 20;
-
-/// Why a picture cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// No bytes.
-    #[error("the image file is empty")]
-    Empty,
-    /// Neither JPEG nor PNG nor WebP.
-    #[error("not a JPEG, PNG or WebP image")]
-    UnknownFormat,
-    /// A file beyond the limit.
-    #[error("the image file has {found} bytes, at most {most} are read")]
-    FileTooLarge {
-        /// Its bytes.
-        found: usize,
-        /// Bytes allowed.
-        most: usize,
-    },
-    /// A picture beyond the limits.
-    #[error("the image has {width}x{height} pixels; at most {most_pixels} pixels and {most_side} a side are decoded")]
-    TooLarge {
-        /// Pixels across.
-        width: u32,
-        /// Pixels down.
-        height: u32,
-        /// Pixels allowed.
-        most_pixels: u64,
-        /// Pixels allowed along a side.
-        most_side: u32,
-    },
-    /// A picture without pixels.
-    #[error("the image has {width}x{height} pixels")]
-    NoPixels {
-        /// Pixels across.
-        width: u32,
-        /// Pixels down.
-        height: u32,
-    },
-    /// Damaged, cut off, or of a kind that the decoder does not know.
-    #[error("broken {format} image: {reason}")]
-    Broken {
-        /// The format that its first bytes name.
-        format: &'static str,
-        /// What the decoder met.
-        reason: String,
-    },
-}
 
 /// An 8-bit RGB picture, rows of pixels, three bytes a pixel. It has at least one pixel.
 #[derive(Debug, Clone, PartialEq, Eq)]

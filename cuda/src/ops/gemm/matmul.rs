@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use super::DEPTH;
 use super::interleave::interleave;
-use super::tile::{Panel, TileShape, multiply};
+use super::panel::Panel;
+use super::tile::{TileShape, multiply};
 use crate::Error;
 use crate::host::{Aligned, Isa};
 

@@ -29,6 +29,7 @@ mod halves;
 pub(crate) mod interleave;
 mod matmul;
 mod packed;
+mod panel;
 pub(crate) mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;

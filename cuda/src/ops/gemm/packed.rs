@@ -6,7 +6,8 @@ use std::ops::Range;
 use half::bf16;
 
 use super::interleave::interleave;
-use super::tile::{Panel, TileShape};
+use super::panel::Panel;
+use super::tile::TileShape;
 use crate::host::par::{Shared, for_each_task};
 use crate::host::{Aligned, Isa};
 use crate::{Element, Error};

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::Panel;
+use super::panel::Panel;
 
 /// Dispatches on the number of rows and on the storage, so that both are constants inside the loop.
 macro_rules! by_rows_and_storage {

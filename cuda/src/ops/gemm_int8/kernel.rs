@@ -12,6 +12,7 @@
 //! it from `-128 * sum_k b[j, k]`, which the panel holds. Elsewhere a group is two values; those of `a` are already
 //! widened to 16 bits.
 
+use super::tile::{TileColumns, TileRows};
 use crate::host::Isa;
 use crate::ops::gemm::tile::TileShape;
 use crate::ops::quant::BLOCK;
@@ -83,28 +84,6 @@ fn has_avx_vnni() -> bool {
 #[cfg(not(target_arch = "x86_64"))]
 fn has_avx_vnni() -> bool {
     false
-}
-
-/// Rows of one tile over a few blocks.
-#[derive(Clone, Copy)]
-pub(super) struct TileRows<'a> {
-    /// Rows of the tile.
-    pub count: usize,
-    /// `[blocks, block_words, count]`.
-    pub words: &'a [u32],
-    /// `[blocks, count]`.
-    pub scales: &'a [f32],
-}
-
-/// Columns of one panel over the same blocks.
-#[derive(Clone, Copy)]
-pub(super) struct TileColumns<'a> {
-    /// `[blocks, BLOCK / group, columns, group]`.
-    pub values: &'a [i8],
-    /// `[blocks, columns]`: what each sum starts from; empty where `a` is signed.
-    pub starts: &'a [i32],
-    /// `[blocks]`.
-    pub scales: &'a [f32],
 }
 
 /// Multiplies one tile; `acc` is `[rows.count, columns]`, overwritten when `is_first`.

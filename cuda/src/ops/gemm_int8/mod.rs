@@ -13,13 +13,15 @@
 
 mod kernel;
 mod packed;
+mod tile;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use kernel::Int8Kernel;
 pub use packed::PackedInt8;
 
-use kernel::{TileRows, multiply};
+use kernel::multiply;
+use tile::TileRows;
 
 use super::gemm::blocked::{self, Product};
 use super::gemm::epilogue::Finish;

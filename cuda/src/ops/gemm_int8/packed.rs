@@ -1,6 +1,7 @@
 //! An int8 weight laid out once for the product's inner loop.
 
-use super::kernel::{Int8Kernel, TileColumns};
+use super::kernel::Int8Kernel;
+use super::tile::TileColumns;
 use crate::Error;
 use crate::host::Aligned;
 use crate::host::par::{Shared, for_each_task};

@@ -6,7 +6,7 @@
 
 use std::arch::x86_64::*;
 
-use super::kernel::{TileColumns, TileRows};
+use super::tile::{TileColumns, TileRows};
 
 macro_rules! by_rows {
     ($tile:ident, $rows:expr, $columns:expr, $acc:expr, $($count:literal)*) => {
