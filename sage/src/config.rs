@@ -142,10 +142,12 @@ pub enum ValuePrecision {
         /// What the largest value of a channel becomes: 448, or 2.25 where the GPU sums in f16.
         scale_max: f32,
     },
-    /// The host's fast 8-bit product: probabilities as `round(255 p / p_max)` in each row of 64 keys, values as INT8 with
-    /// one scale a channel after subtracting the channel's mean. Integer sums are exact, and the denominator sums the
-    /// rounded probabilities, so the weights still add up to one and a constant value is returned as it is.
-    /// Cosine to exact attention is at least 0.999 on inputs that the INT8 scores themselves survive.
+    /// The host's fast 8-bit product, tile by tile of 64 keys: probabilities as `round(255 p / p_max)` with each row's own
+    /// `p_max` in the tile, values less their channel's mean as INT8 with one scale for each channel of the tile. Integer
+    /// sums are exact, and the denominator sums the rounded probabilities, so the weights add up to one and a constant
+    /// value is returned as it is. Each factor carries rounding of at most 1/510 (probabilities) and 1/254 (values) of the
+    /// largest in its tile: cosine at least 0.999 to exact attention over the same scores, unless a value hundreds of times
+    /// larger than its neighbours meets a probability below 1/510 of its tile's largest.
     Int8,
 }
 

@@ -169,7 +169,7 @@ impl<T: Element> Problem<'_, T> {
     fn visible(&self, tiles: &Tiles, problem: usize, block: usize) -> Vec<Range<usize>> {
         match self.map {
             Some(map) => map.list(problem, block).iter().map(|block| tiles.of_block(*block as usize)).collect(),
-            None => vec![0..tiles.count()],
+            None => vec![tiles.of_block(0)],
         }
     }
 

@@ -1,5 +1,7 @@
 //! INT8 attention held to its oracle, to the laws of softmax, and to its refusals, on every instruction set.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use half::{bf16, f16};
 use turbowan_cuda::host::Isa;
 use turbowan_cuda::{AttnShape, BlockMap, Element, HeadLayout, Rounding};
@@ -165,6 +167,21 @@ fn every_value_precision_matches_its_oracle() {
                 Verdict::of(&run(ValuePrecision::Fp8 { scale_max: 2.25 }), &fp8, FP8_PRODUCT).demand(&label);
                 Verdict::of(&run(ValuePrecision::Int8), &exact, INT8_PRODUCT).demand(&label);
             }
+        }
+    }
+}
+
+#[test]
+fn the_8_bit_product_keeps_its_promise_where_rows_are_peaked_or_a_token_is_large() {
+    for (sharpness, size) in [(4.0, 1.0), (1.0, 20.0), (0.0, 20.0)] {
+        let mut case = Case::of(Kind::Plain, 1, 130, 700, 64);
+        case.q.iter_mut().for_each(|value| *value *= sharpness);
+        case.v[200 * 64..201 * 64].iter_mut().for_each(|value| *value *= size);
+        let want = over_integers(&case, &Sage::default(), Mask::None).out;
+        for isa in Isa::available() {
+            let sage = Sage { isa, ..Sage::default() }.with_values(ValuePrecision::Int8);
+            let got = forward(&case.q, &case.k, &case.v, &case.shape, None, false, &sage).unwrap();
+            Verdict::of(&got, &want, INT8_PRODUCT).demand(&format!("{sharpness} {size} {isa:?}"));
         }
     }
 }

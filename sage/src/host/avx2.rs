@@ -11,7 +11,7 @@ use turbowan_cuda::host::Isa;
 
 use super::panels::Layout;
 use super::portable::EXP2;
-use super::{INT8_ONE, Kernel, KeyPanel, LOWEST, PerRow, QueryPanel, ROW_GROUP, RowStats, Running, TILE_K, TILE_Q, Weights};
+use super::{INT8_ONE, IntegerPanel, Kernel, KeyPanel, LOWEST, PerRow, QueryPanel, ROW_GROUP, RowStats, Running, TILE_K, TILE_Q, Weights};
 
 /// Proof that the machine has AVX2 and FMA.
 #[derive(Debug, Clone, Copy)]
@@ -83,9 +83,9 @@ impl Kernel for Avx2 {
         unsafe { weigh(weights, values, rows, dim, running, out) }
     }
 
-    fn weigh_integers(self, weights: &Weights, values: &[i8], rows: usize, dim: usize, running: &Running, out: &mut [f32]) {
+    fn weigh_integers(self, weights: &Weights, values: IntegerPanel<'_>, rows: usize, running: &Running, out: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { weigh_integers(weights, values, rows, dim, running, out) }
+        unsafe { weigh_integers(weights, values, rows, running, out) }
     }
 }
 
@@ -292,9 +292,12 @@ unsafe fn join(sums: [__m256; WIDE], alpha: f32, beta: f32, out: *mut f32) {
 /// # Safety
 /// The features that `Avx2` proves.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn weigh_integers(weights: &Weights, values: &[i8], rows: usize, dim: usize, running: &Running, out: &mut [f32]) {
-    assert!(values.len() == 2 * TILE_K * dim && out.len() >= rows * dim && rows <= TILE_Q && dim.is_multiple_of(STRIP));
-    for (strip, values) in values.chunks_exact(2 * TILE_K * STRIP).enumerate() {
+unsafe fn weigh_integers(weights: &Weights, values: IntegerPanel<'_>, rows: usize, running: &Running, out: &mut [f32]) {
+    let dim = values.scale.len();
+    assert!(values.values.len() == 2 * TILE_K * dim && out.len() >= rows * dim && rows <= TILE_Q && dim.is_multiple_of(STRIP));
+    let strips = values.values.chunks_exact(2 * TILE_K * STRIP).zip(values.scale.chunks_exact(STRIP));
+    for (strip, (values, scale)) in strips.enumerate() {
+        let values = IntegerPanel { values, scale };
         // SAFETY: `row + R <= rows`, and strips end at `dim`.
         by_rows!(rows, |row, R| unsafe { weigh_integer_rows::<R>(weights, values, row, dim, strip * STRIP, running, out) });
     }
@@ -306,7 +309,7 @@ unsafe fn weigh_integers(weights: &Weights, values: &[i8], rows: usize, dim: usi
 #[target_feature(enable = "avx2,fma")]
 unsafe fn weigh_integer_rows<const R: usize>(
     weights: &Weights,
-    values: &[i8],
+    values: IntegerPanel<'_>,
     row: usize,
     dim: usize,
     channel: usize,
@@ -318,16 +321,17 @@ unsafe fn weigh_integer_rows<const R: usize>(
         let mut sums = [[_mm256_setzero_si256(); WIDE]; R];
         let weight = weights.0.as_ptr().cast::<i16>().add(row * TILE_K);
         for pair in 0..TILE_K / 2 {
-            let first = _mm256_loadu_si256(values.as_ptr().add(pair * 64).cast());
-            let second = _mm256_loadu_si256(values.as_ptr().add(pair * 64 + 32).cast());
+            let first = _mm256_loadu_si256(values.values.as_ptr().add(pair * 64).cast());
+            let second = _mm256_loadu_si256(values.values.as_ptr().add(pair * 64 + 32).cast());
             for (r, sums) in sums.iter_mut().enumerate() {
                 let two = _mm256_set1_epi32(weight.add(r * TILE_K + 2 * pair).cast::<i32>().read_unaligned());
                 sums[0] = _mm256_add_epi32(sums[0], _mm256_madd_epi16(two, first));
                 sums[1] = _mm256_add_epi32(sums[1], _mm256_madd_epi16(two, second));
             }
         }
+        let scale: [__m256; WIDE] = [0, 1].map(|j| _mm256_loadu_ps(values.scale.as_ptr().add(j * LANES)));
         for (r, sums) in sums.iter().enumerate() {
-            let sums = sums.map(|sum| _mm256_cvtepi32_ps(sum));
+            let sums = [0, 1].map(|j| _mm256_mul_ps(_mm256_cvtepi32_ps(sums[j]), scale[j]));
             join(sums, running.alpha[row + r], running.beta[row + r], out.as_mut_ptr().add((row + r) * dim + channel));
         }
     }

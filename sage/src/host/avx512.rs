@@ -12,7 +12,7 @@ use turbowan_cuda::host::Isa;
 
 use super::panels::Layout;
 use super::portable::EXP2;
-use super::{INT8_ONE, Kernel, KeyPanel, LOWEST, PerRow, QueryPanel, ROW_GROUP, RowStats, Running, TILE_K, Weights};
+use super::{INT8_ONE, IntegerPanel, Kernel, KeyPanel, LOWEST, PerRow, QueryPanel, ROW_GROUP, RowStats, Running, TILE_K, Weights};
 
 /// Proof that the machine has AVX-512 F, BW, VL, DQ and VNNI.
 #[derive(Debug, Clone, Copy)]
@@ -57,9 +57,9 @@ impl Kernel for Avx512 {
         unsafe { weigh(weights, values, rows, dim, running, out) }
     }
 
-    fn weigh_integers(self, weights: &Weights, values: &[i8], rows: usize, dim: usize, running: &Running, out: &mut [f32]) {
+    fn weigh_integers(self, weights: &Weights, values: IntegerPanel<'_>, rows: usize, running: &Running, out: &mut [f32]) {
         // SAFETY: as above.
-        unsafe { weigh_integers(weights, values, rows, dim, running, out) }
+        unsafe { weigh_integers(weights, values, rows, running, out) }
     }
 }
 
@@ -115,6 +115,8 @@ fn sum_of_rows(rows: [__m512; ROW_GROUP]) -> __m512 {
     _mm512_add_ps(all, _mm512_shuffle_f32x4::<0b10_11_00_01>(all, all))
 }
 
+/// Probabilities of a tile, four rows at a time, from product to store without leaving the registers.
+///
 /// # Safety
 /// The features that `Avx512` proves.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
@@ -132,46 +134,10 @@ unsafe fn score<const INTEGERS: bool>(
     for first in (0..queries.rows).step_by(ROW_GROUP) {
         // SAFETY: all loads and stores lie inside the lengths asserted above; `first + 4 <= rows <= TILE_Q`.
         unsafe {
-            let mut sums = [[_mm512_setzero_si512(); WIDE]; ROW_GROUP];
-            for (j, correction) in std::array::from_fn::<_, WIDE, _>(|j| _mm512_loadu_si512(keys.correction.as_ptr().add(j * LANES).cast()))
-                .into_iter()
-                .enumerate()
-            {
-                sums.iter_mut().for_each(|row| row[j] = correction);
-            }
-            let query = queries.values.as_ptr().add(first * dim);
-            for step in 0..dim / 4 {
-                let key = keys.values.as_ptr().add(step * TILE_K * 4);
-                let lanes: [__m512i; WIDE] = [
-                    _mm512_loadu_si512(key.cast()),
-                    _mm512_loadu_si512(key.add(64).cast()),
-                    _mm512_loadu_si512(key.add(128).cast()),
-                    _mm512_loadu_si512(key.add(192).cast()),
-                ];
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let four = _mm512_set1_epi32(query.add(row * dim + step * 4).cast::<i32>().read_unaligned());
-                    for (sum, lanes) in sums.iter_mut().zip(lanes) {
-                        *sum = _mm512_dpbusd_epi32(*sum, four, lanes);
-                    }
-                }
-            }
-            let mut scores = [[_mm512_setzero_ps(); WIDE]; ROW_GROUP];
-            for j in 0..WIDE {
-                let scale = _mm512_loadu_ps(keys.scale.as_ptr().add(j * LANES));
-                let bias = _mm512_loadu_ps(keys.bias.as_ptr().add(j * LANES));
-                for row in 0..ROW_GROUP {
-                    let row_scale = _mm512_set1_ps(queries.scale[first + row]);
-                    let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[row][j]), scale);
-                    scores[row][j] = _mm512_fmadd_ps(scaled, row_scale, bias);
-                }
-            }
+            let mut scores = scaled(products(queries, &keys, first), queries, &keys, first);
             if let Some(seen) = keys.seen {
-                for row in 0..ROW_GROUP {
-                    for j in 0..WIDE {
-                        let visible = seen[first + row].saturating_sub((j * LANES) as u32).min(LANES as u32);
-                        let mask = ((1u32 << visible) - 1) as __mmask16;
-                        scores[row][j] = _mm512_mask_blend_ps(mask, _mm512_set1_ps(f32::NEG_INFINITY), scores[row][j]);
-                    }
+                for (row, scores) in scores.iter_mut().enumerate() {
+                    hide(scores, seen[first + row]);
                 }
             }
             let highest = max_of_rows(scores.map(|s| _mm512_max_ps(_mm512_max_ps(s[0], s[1]), _mm512_max_ps(s[2], s[3]))));
@@ -185,29 +151,114 @@ unsafe fn score<const INTEGERS: bool>(
                 _mm512_permute_ps::<0xFF>(highest),
             ];
             let mut totals = [_mm512_setzero_ps(); ROW_GROUP];
-            for row in 0..ROW_GROUP {
-                if INTEGERS {
-                    let to = weights.0.as_mut_ptr().cast::<u8>().add((first + row) * TILE_K);
-                    let mut count = _mm512_setzero_si512();
-                    for j in 0..WIDE {
-                        let p = exp2(_mm512_sub_ps(scores[row][j], highest[row]));
-                        let p = _mm512_cvtps_epi32(_mm512_mul_ps(p, _mm512_set1_ps(INT8_ONE)));
-                        count = _mm512_add_epi32(count, p);
-                        _mm_storeu_si128(to.add(j * LANES).cast(), _mm512_cvtepi32_epi8(p));
-                    }
-                    totals[row] = _mm512_cvtepi32_ps(count);
-                } else {
-                    let to = weights.0.as_mut_ptr().add((first + row) * TILE_K);
-                    for j in 0..WIDE {
-                        let p = exp2(_mm512_sub_ps(scores[row][j], highest[row]));
-                        totals[row] = _mm512_add_ps(totals[row], p);
-                        _mm512_storeu_ps(to.add(j * LANES), p);
-                    }
-                }
+            for (row, total) in totals.iter_mut().enumerate() {
+                let p = scores[row].map(|score| exp2(_mm512_sub_ps(score, highest[row])));
+                let start = (first + row) * TILE_K;
+                *total = match INTEGERS {
+                    true => store_integers(p, weights.0.as_mut_ptr().cast::<u8>().add(start)),
+                    false => store(p, weights.0.as_mut_ptr().add(start)),
+                };
             }
             _mm_storeu_ps(stats.sum.as_mut_ptr().add(first), _mm512_castps512_ps128(sum_of_rows(totals)));
         }
     }
+}
+
+/// Exact sums of four rows against the tile.
+///
+/// # Safety
+/// `first + 4 <= rows`, lengths as [`score`] asserts.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+unsafe fn products(queries: &QueryPanel<'_>, keys: &KeyPanel<'_>, first: usize) -> [[__m512i; WIDE]; ROW_GROUP] {
+    // SAFETY: inside the lengths that the caller promises.
+    unsafe {
+        let correction = keys.correction.as_ptr();
+        let mut sums = [[0, 1, 2, 3].map(|j| _mm512_loadu_si512(correction.add(j * LANES).cast())); ROW_GROUP];
+        let query = queries.values.as_ptr().add(first * queries.dim);
+        for step in 0..queries.dim / 4 {
+            let key = keys.values.as_ptr().add(step * TILE_K * 4);
+            let lanes = [0, 1, 2, 3].map(|j| _mm512_loadu_si512(key.add(j * 64).cast()));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let four = _mm512_set1_epi32(query.add(row * queries.dim + step * 4).cast::<i32>().read_unaligned());
+                for (sum, lanes) in sums.iter_mut().zip(lanes) {
+                    *sum = _mm512_dpbusd_epi32(*sum, four, lanes);
+                }
+            }
+        }
+        sums
+    }
+}
+
+/// Sums as base-2 scores.
+///
+/// # Safety
+/// As [`products`].
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn scaled(
+    sums: [[__m512i; WIDE]; ROW_GROUP],
+    queries: &QueryPanel<'_>,
+    keys: &KeyPanel<'_>,
+    first: usize,
+) -> [[__m512; WIDE]; ROW_GROUP] {
+    // SAFETY: inside the lengths that the caller promises.
+    let (scale, bias) = unsafe {
+        (
+            [0, 1, 2, 3].map(|j| _mm512_loadu_ps(keys.scale.as_ptr().add(j * LANES))),
+            [0, 1, 2, 3].map(|j| _mm512_loadu_ps(keys.bias.as_ptr().add(j * LANES))),
+        )
+    };
+    // Loops, not closures: a nested closure stays a call here, and the scores would go through memory.
+    let mut scores = [[_mm512_setzero_ps(); WIDE]; ROW_GROUP];
+    for (row, scores) in scores.iter_mut().enumerate() {
+        let row_scale = _mm512_set1_ps(queries.scale[first + row]);
+        for (j, score) in scores.iter_mut().enumerate() {
+            let scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[row][j]), scale[j]);
+            *score = _mm512_fmadd_ps(scaled, row_scale, bias[j]);
+        }
+    }
+    scores
+}
+
+/// Minus infinity for the keys behind the first `seen`.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn hide(scores: &mut [__m512; WIDE], seen: u32) {
+    for (j, scores) in scores.iter_mut().enumerate() {
+        let visible = seen.saturating_sub((j * LANES) as u32).min(LANES as u32);
+        let mask = ((1u32 << visible) - 1) as __mmask16;
+        *scores = _mm512_mask_blend_ps(mask, _mm512_set1_ps(f32::NEG_INFINITY), *scores);
+    }
+}
+
+/// Stores a row of probabilities; returns their sums.
+///
+/// # Safety
+/// `to` has room for a row of the tile.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store(p: [__m512; WIDE], to: *mut f32) -> __m512 {
+    for (j, p) in p.into_iter().enumerate() {
+        // SAFETY: inside the row.
+        unsafe { _mm512_storeu_ps(to.add(j * LANES), p) };
+    }
+    _mm512_add_ps(_mm512_add_ps(p[0], p[1]), _mm512_add_ps(p[2], p[3]))
+}
+
+/// Stores a row of probabilities as integers up to 255; returns the integers' sums.
+///
+/// # Safety
+/// `to` has room for a row of the tile.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn store_integers(p: [__m512; WIDE], to: *mut u8) -> __m512 {
+    let n = p.map(|p| _mm512_cvtps_epi32(_mm512_mul_ps(p, _mm512_set1_ps(INT8_ONE))));
+    for (j, n) in n.into_iter().enumerate() {
+        // SAFETY: inside the row.
+        unsafe { _mm_storeu_si128(to.add(j * LANES).cast(), _mm512_cvtepi32_epi8(n)) };
+    }
+    _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_add_epi32(n[0], n[1]), _mm512_add_epi32(n[2], n[3])))
 }
 
 /// # Safety
@@ -292,9 +343,12 @@ unsafe fn join(sums: [__m512; WIDE], alpha: f32, beta: f32, out: *mut f32) {
 /// # Safety
 /// The features that `Avx512` proves.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-unsafe fn weigh_integers(weights: &Weights, values: &[i8], rows: usize, dim: usize, running: &Running, out: &mut [f32]) {
-    assert!(values.len() == TILE_K * dim && out.len() >= rows * dim && rows <= super::TILE_Q && dim.is_multiple_of(STRIP));
-    for (strip, values) in values.chunks_exact(TILE_K * STRIP).enumerate() {
+unsafe fn weigh_integers(weights: &Weights, values: IntegerPanel<'_>, rows: usize, running: &Running, out: &mut [f32]) {
+    let dim = values.scale.len();
+    assert!(values.values.len() == TILE_K * dim && out.len() >= rows * dim && rows <= super::TILE_Q && dim.is_multiple_of(STRIP));
+    let strips = values.values.chunks_exact(TILE_K * STRIP).zip(values.scale.chunks_exact(STRIP));
+    for (strip, (values, scale)) in strips.enumerate() {
+        let values = IntegerPanel { values, scale };
         let mut row = 0;
         // SAFETY: `row + R <= rows` in every call, and strips end at `dim`.
         unsafe {
@@ -319,7 +373,7 @@ unsafe fn weigh_integers(weights: &Weights, values: &[i8], rows: usize, dim: usi
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
 unsafe fn weigh_integer_rows<const R: usize>(
     weights: &Weights,
-    values: &[i8],
+    values: IntegerPanel<'_>,
     row: usize,
     dim: usize,
     channel: usize,
@@ -331,7 +385,7 @@ unsafe fn weigh_integer_rows<const R: usize>(
         let mut sums = [[_mm512_setzero_si512(); WIDE]; R];
         let weight = weights.0.as_ptr().cast::<u8>().add(row * TILE_K);
         for step in 0..TILE_K / 4 {
-            let value = values.as_ptr().add(step * STRIP * 4);
+            let value = values.values.as_ptr().add(step * STRIP * 4);
             let lanes: [__m512i; WIDE] = [
                 _mm512_loadu_si512(value.cast()),
                 _mm512_loadu_si512(value.add(64).cast()),
@@ -345,8 +399,9 @@ unsafe fn weigh_integer_rows<const R: usize>(
                 }
             }
         }
+        let scale: [__m512; WIDE] = [0, 1, 2, 3].map(|j| _mm512_loadu_ps(values.scale.as_ptr().add(j * LANES)));
         for (r, sums) in sums.iter().enumerate() {
-            let sums = sums.map(|sum| _mm512_cvtepi32_ps(sum));
+            let sums = [0, 1, 2, 3].map(|j| _mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]), scale[j]));
             join(sums, running.alpha[row + r], running.beta[row + r], out.as_mut_ptr().add((row + r) * dim + channel));
         }
     }

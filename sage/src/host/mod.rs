@@ -90,6 +90,15 @@ pub(crate) struct KeyPanel<'a> {
     pub seen: Option<&'a [u32; TILE_Q]>,
 }
 
+/// INT8 values of one tile as a kernel reads them.
+#[derive(Clone, Copy)]
+pub(crate) struct IntegerPanel<'a> {
+    /// `[dim / strip, TILE_K / n, strip, n]`.
+    pub values: &'a [i8],
+    /// What each channel is multiplied by, `[dim]`.
+    pub scale: &'a [f32],
+}
+
 /// The inner loops of one instruction set. A value of an implementing type proves that the machine has it.
 pub(crate) trait Kernel: Copy + Send + Sync {
     /// How keys, queries and integer values are laid out.
@@ -107,8 +116,8 @@ pub(crate) trait Kernel: Copy + Send + Sync {
     /// `out = alpha * out + beta * (weights . values)` with `f32` values, `[dim / strip, TILE_K, strip]`.
     fn weigh(self, weights: &Weights, values: &[f32], rows: usize, dim: usize, running: &Running, out: &mut [f32]);
 
-    /// The same with integer values, `[dim / strip, TILE_K / n, strip, n]`.
-    fn weigh_integers(self, weights: &Weights, values: &[i8], rows: usize, dim: usize, running: &Running, out: &mut [f32]);
+    /// The same with integer values, `[dim / strip, TILE_K / n, strip, n]`, each channel of which has a scale.
+    fn weigh_integers(self, weights: &Weights, values: IntegerPanel<'_>, rows: usize, running: &Running, out: &mut [f32]);
 }
 
 /// The body of [`Kernel::merge`], for each instruction set to compile.

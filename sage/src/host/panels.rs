@@ -20,14 +20,6 @@ pub(crate) enum Layout {
 }
 
 impl Layout {
-    /// Values that one lane multiplies.
-    pub const fn depth(self) -> usize {
-        match self {
-            Self::Quads => 4,
-            Self::Pairs => 2,
-        }
-    }
-
     /// Bytes of one integer.
     pub const fn bytes(self) -> usize {
         match self {
@@ -208,8 +200,13 @@ fn scatter<const N: usize>(from: &[i8], to: &mut [i8], stride: usize) {
 pub(crate) enum ValueTiles {
     /// `[tiles, dim / strip, TILE_K, strip]`.
     Float(Aligned<f32>),
-    /// `[tiles, dim / strip, TILE_K / n, strip, n]`.
-    Integer(Aligned<i8>),
+    /// INT8, and what each channel of a tile is multiplied by.
+    Integer {
+        /// `[tiles, dim / strip, TILE_K / n, strip, n]`.
+        values: Aligned<i8>,
+        /// `[tiles, dim]`.
+        scales: Aligned<f32>,
+    },
 }
 
 /// Values of one head, and how an output channel is restored.
@@ -242,13 +239,10 @@ impl Values {
             }
             ValuePrecision::Int8 => {
                 mean = crate::quantise::mean_row::<f32>(isa, &rows, width, turbowan_cuda::Rounding::None);
-                let mut amax = vec![0.0; width];
                 let mut bytes = vec![0; rows.len()];
-                vectorised::run(isa, Centre { rows: &mut rows, mean: &mean, amax: &mut amax });
-                let factor: Vec<f32> = amax.iter().map(|amax| if *amax > 0.0 { 127.0 / amax } else { 0.0 }).collect();
-                vectorised::run(isa, ToBytes { rows: &rows, factor: &factor, bytes: &mut bytes });
-                scale = amax.iter().map(|amax| amax / 127.0).collect();
-                let tiles = ValueTiles::Integer(integer_tiles(layout, &bytes, width, tiles));
+                let mut scales = Aligned::zeroed(tiles.count() * padded(width));
+                vectorised::run(isa, ToBytes { rows: &mut rows, mean: &mean, tiles, bytes: &mut bytes, scales: &mut scales });
+                let tiles = ValueTiles::Integer { values: integer_tiles(layout, &bytes, width, tiles), scales };
                 return Self { tiles, scale, mean, finite };
             }
         }
@@ -312,41 +306,40 @@ fn interleave<const N: usize>(
     to
 }
 
-/// Subtracts the mean row and finds what is then the largest magnitude of each channel.
-struct Centre<'a> {
+/// Rows less their mean as INT8, one scale for each channel of a tile.
+struct ToBytes<'a> {
     rows: &'a mut [f32],
     mean: &'a [f32],
-    amax: &'a mut [f32],
-}
-
-impl Vectorised for Centre<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn run(self) {
-        for row in self.rows.chunks_exact_mut(self.mean.len()) {
-            for ((value, mean), amax) in row.iter_mut().zip(self.mean).zip(self.amax.iter_mut()) {
-                *value -= mean;
-                *amax = amax.max(value.abs());
-            }
-        }
-    }
-}
-
-/// Rows times a factor for each channel, as the nearest integers.
-struct ToBytes<'a> {
-    rows: &'a [f32],
-    factor: &'a [f32],
+    tiles: Tiles,
     bytes: &'a mut [i8],
+    scales: &'a mut [f32],
 }
 
 impl Vectorised for ToBytes<'_> {
     type Output = ();
     #[inline(always)]
     fn run(self) {
-        let width = self.factor.len();
-        for (row, bytes) in self.rows.chunks_exact(width).zip(self.bytes.chunks_exact_mut(width)) {
-            for ((value, factor), byte) in row.iter().zip(self.factor).zip(bytes) {
-                *byte = (value * factor).round_ties_even() as i32 as i8;
+        let width = self.mean.len();
+        let mut factor = vec![0.0; width];
+        for (tile, scales) in self.scales.chunks_exact_mut(padded(width)).enumerate() {
+            let keys = self.tiles.keys(tile);
+            let rows = &mut self.rows[keys.start * width..keys.end * width];
+            let scales = &mut scales[..width];
+            for row in rows.chunks_exact_mut(width) {
+                for ((value, mean), scale) in row.iter_mut().zip(self.mean).zip(scales.iter_mut()) {
+                    *value -= mean;
+                    *scale = scale.max(value.abs());
+                }
+            }
+            for (factor, scale) in factor.iter_mut().zip(scales) {
+                *factor = if *scale > 0.0 { 127.0 / *scale } else { 0.0 };
+                *scale /= 127.0;
+            }
+            let bytes = self.bytes[keys.start * width..keys.end * width].chunks_exact_mut(width);
+            for (row, bytes) in rows.chunks_exact(width).zip(bytes) {
+                for ((value, factor), byte) in row.iter().zip(&factor).zip(bytes) {
+                    *byte = (value * factor).round_ties_even() as i32 as i8;
+                }
             }
         }
     }

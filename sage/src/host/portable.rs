@@ -1,10 +1,11 @@
 //! The kernel in plain Rust over fixed-size lanes: any machine, and NEON through the compiler.
 
 use super::panels::Layout;
-use super::{INT8_ONE, Kernel, KeyPanel, PerRow, QueryPanel, RowStats, Running, TILE_K, Weights, merge};
+use super::{INT8_ONE, IntegerPanel, Kernel, KeyPanel, PerRow, QueryPanel, RowStats, Running, TILE_K, Weights, merge};
 
 /// Coefficients of `2^r - 1` on `[-1/2, 1/2]`, minimax in relative error with `2^0 = 1` exact, from `r` to `r^5`:
 /// 9.2e-8 before rounding, 2e-7 after.
+#[allow(clippy::approx_constant, reason = "a fitted coefficient near ln 2, not ln 2")]
 pub(crate) const EXP2: [f32; 5] = [0.693_147, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
 
 /// `2^x` for `x <= 0` within 2e-7 of its value; 0 below -126.
@@ -71,9 +72,9 @@ impl Kernel for Portable {
     const LAYOUT: Layout = Layout::Pairs;
 
     fn score(self, queries: &QueryPanel<'_>, keys: KeyPanel<'_>, floor: &PerRow, weights: &mut Weights, stats: &mut RowStats) {
-        for row in 0..queries.rows {
+        for (row, floor) in floor.iter().enumerate().take(queries.rows) {
             let scores = scores(queries, &keys, row);
-            let highest = scores.iter().fold(floor[row], |highest, score| highest.max(*score));
+            let highest = scores.iter().fold(*floor, |highest, score| highest.max(*score));
             let (to, mut sum) = (&mut weights.0[row * TILE_K..][..TILE_K], 0.0);
             for (to, score) in to.iter_mut().zip(scores) {
                 *to = exp2(score - highest);
@@ -114,10 +115,11 @@ impl Kernel for Portable {
         }
     }
 
-    fn weigh_integers(self, weights: &Weights, values: &[i8], rows: usize, dim: usize, running: &Running, out: &mut [f32]) {
+    fn weigh_integers(self, weights: &Weights, values: IntegerPanel<'_>, rows: usize, running: &Running, out: &mut [f32]) {
+        let (dim, scales) = (values.scale.len(), values.scale.as_chunks::<LANES>().0);
         // SAFETY: the array is twice as large and aligned to 64; every bit pattern is an `i16`.
         let weights = unsafe { std::slice::from_raw_parts(weights.0.as_ptr().cast::<i16>(), weights.0.len()) };
-        for (strip, values) in values.as_chunks::<{ LANES * TILE_K * 2 }>().0.iter().enumerate() {
+        for (strip, (values, scales)) in values.values.as_chunks::<{ LANES * TILE_K * 2 }>().0.iter().zip(scales).enumerate() {
             for row in 0..rows {
                 let mut sums = [0i32; LANES];
                 let pairs = weights[row * TILE_K..][..TILE_K].as_chunks::<2>().0;
@@ -128,7 +130,9 @@ impl Kernel for Portable {
                     }
                 }
                 let out = &mut out[row * dim + strip * LANES..][..LANES];
-                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = *out * running.alpha[row] + sum as f32 * running.beta[row]);
+                for ((out, sum), scale) in out.iter_mut().zip(sums).zip(scales) {
+                    *out = *out * running.alpha[row] + sum as f32 * scale * running.beta[row];
+                }
             }
         }
     }

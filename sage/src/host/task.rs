@@ -5,7 +5,7 @@ use std::ops::Range;
 use turbowan_cuda::host::Aligned;
 
 use super::panels::{Keys, Queries, ValueTiles, Values, one, padded};
-use super::{INT8_ONE, Kernel, KeyPanel, LOWEST, PerRow, QueryPanel, ROW_GROUP, RowStats, Running, TILE_K, TILE_Q, Weights};
+use super::{INT8_ONE, IntegerPanel, Kernel, KeyPanel, LOWEST, PerRow, QueryPanel, ROW_GROUP, RowStats, Running, TILE_K, TILE_Q, Weights};
 use crate::ValuePrecision;
 use crate::values::round_e4m3;
 
@@ -56,11 +56,12 @@ impl Head {
                 for tile in step {
                     let Some(keys) = self.visible_keys(tile, &rows, causal, &mut seen) else { continue };
                     match &self.values.tiles {
-                        ValueTiles::Integer(values) => {
+                        ValueTiles::Integer { values, scales } => {
                             kernel.score_integers(&queries, keys, &mut weights, &mut stats);
                             kernel.merge(&mut running, &stats);
                             let panel = TILE_K * dim * K::LAYOUT.bytes();
-                            kernel.weigh_integers(&weights, &values[tile * panel..][..panel], padded_rows, dim, &running, &mut out);
+                            let values = IntegerPanel { values: &values[tile * panel..][..panel], scale: &scales[tile * dim..][..dim] };
+                            kernel.weigh_integers(&weights, values, padded_rows, &running, &mut out);
                         }
                         ValueTiles::Float(values) => {
                             let floor = floor.as_ref().unwrap_or(&running.highest);
