@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
+#[cfg(target_arch = "x86_64")]
 use turbowan_cuda::host::Isa;
 use turbowan_cuda::host::par::{Shared, for_each_task};
 use turbowan_cuda::{AttnShape, BlockMap, Element, Error as OperandError};

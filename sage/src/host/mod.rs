@@ -77,6 +77,7 @@ pub(crate) struct QueryPanel<'a> {
 
 /// INT8 keys of one tile as a kernel reads them.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only biased queries need the correction"))]
 pub(crate) struct KeyPanel<'a> {
     /// `[dim / 4, TILE_K, 4]` bytes, or `[TILE_K / 16, dim / 2, 16, 2]` of `i16`.
     pub values: &'a [i8],

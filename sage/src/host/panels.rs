@@ -12,6 +12,7 @@ use crate::{Groups, ValuePrecision};
 
 /// How integers lie, decided by the instruction that multiplies them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "quads are the layout of one x86 kernel"))]
 pub(crate) enum Layout {
     /// Four bytes a lane, one side biased to unsigned: `vpdpbusd`. Strips of 64 channels.
     Quads,
