@@ -24,7 +24,9 @@ use crate::run::store::FolderStore;
 use crate::run::watch::{Follow, check_stop};
 use crate::video::{FrameRate, Frames};
 
-/// Pixels of a frame above which the autoencoder works in tiles.
+/// Memory that decoding may take before it works in tiles; the same on every machine, for tiles change the bytes.
+const DECODE_BUDGET: usize = 6 << 30;
+/// Pixels of a frame above which the image is encoded in tiles.
 const WHOLE_FRAME: usize = 1280 * 720;
 
 /// A request's stages.
@@ -152,7 +154,8 @@ impl<'a> Stages<'a> {
         follow.stage("image", Some(frames as u64));
         let vae = self.vae(Side::Encoder)?;
         let clip = Clip::new([COLORS, frames, height, width], clip)?;
-        let latent = vae.encode(&clip, self.tiling(), &mut |progress| passed(progress, follow))?;
+        let tiling = if width * height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole };
+        let latent = vae.encode(&clip, tiling, &mut |progress| passed(progress, follow))?;
         follow.end_stage();
         let shape = self.latent()?;
         conditioning(&latent.values, shape).ok_or_else(|| Error::broken(&image.path, "the encoded image has another size than the latent"))
@@ -215,6 +218,10 @@ impl<'a> Stages<'a> {
         let (width, height, shape) = (request.width, request.height, self.latent()?);
         follow.stage("decode", Some((request.num_frames * request.num_samples) as u64));
         let vae = self.vae(Side::Decoder)?;
+        let tiling = vae.config().tiling_within([shape.frames, shape.height, shape.width], DECODE_BUDGET);
+        if tiling != Tiling::Whole {
+            self.progress.note(format!("frames of {width}x{height} are decoded in tiles"));
+        }
         let rate = FrameRate::new(request.fps, 1)?;
         let mut videos = Vec::new();
         for latent in latents.chunks_exact(shape.values()) {
@@ -222,7 +229,7 @@ impl<'a> Stages<'a> {
             let clip = Clip::new([LATENT_CHANNELS, shape.frames, shape.height, shape.width], latent)?;
             let mut rgb = Vec::with_capacity(request.num_frames * width * height * COLORS);
             let before = videos.len() * request.num_frames;
-            vae.decode(&clip, self.tiling(), &mut |progress| {
+            vae.decode(&clip, tiling, &mut |progress| {
                 if let VaeProgress::Frame { pixels, index, .. } = progress {
                     rgb.extend(to_bytes(pixels));
                     let of = request.num_frames * request.num_samples;
@@ -240,10 +247,6 @@ impl<'a> Stages<'a> {
         let (source, config) = self.request.models.vae()?;
         let statistics = LatentStatistics::of_channels(config.z_dim);
         Ok(Vae::load(HostFrames::new(self.host.rounding), &source, &config, statistics, &[side])?)
-    }
-
-    fn tiling(&self) -> Tiling {
-        if self.request.width * self.request.height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole }
     }
 }
 
