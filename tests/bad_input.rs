@@ -1,5 +1,7 @@
 //! What a user can get wrong, each with one clear error within a second or two and a non-zero exit; never a panic.
 
+#![allow(clippy::unwrap_used)] // what helps a test may panic as the test does
+
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};

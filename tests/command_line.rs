@@ -1,5 +1,7 @@
 //! The binary as a user meets it: a prompt becomes a file, the same seed the same bytes, a stopped run goes on.
 
+#![allow(clippy::unwrap_used)] // what helps a test may panic as the test does
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

@@ -1,5 +1,7 @@
 //! The recorded runs of the official code that lie beside this file, replayed through the library.
 
+#![allow(clippy::unwrap_used)] // what helps a test may panic as the test does
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

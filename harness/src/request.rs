@@ -33,19 +33,23 @@ pub enum Models {
         seed: u64,
     },
     /// Checkpoints on disk.
-    Files {
-        /// The transformer, or the expert for noisy times.
-        dit: FileRef,
-        /// The expert for times below the boundary.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        low_noise: Option<FileRef>,
-        /// The autoencoder.
-        vae: FileRef,
-        /// The text encoder.
-        text_encoder: FileRef,
-        /// tokenizer.json.
-        tokenizer: FileRef,
-    },
+    Files(Box<ModelFiles>),
+}
+
+/// The files of a model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelFiles {
+    /// The transformer, or the expert for noisy times.
+    pub dit: FileRef,
+    /// The expert for times below the boundary.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub low_noise: Option<FileRef>,
+    /// The autoencoder.
+    pub vae: FileRef,
+    /// The text encoder.
+    pub text_encoder: FileRef,
+    /// tokenizer.json.
+    pub tokenizer: FileRef,
 }
 
 /// How self-attention is computed.

@@ -175,7 +175,7 @@ impl Draft {
     fn boundary(&self, flags: &Shared) -> Result<Option<f64>, Error> {
         let has_two = match &self.models {
             Models::Embedded { .. } => self.mode == Mode::I2v,
-            Models::Files { low_noise, .. } => low_noise.is_some(),
+            Models::Files(files) => files.low_noise.is_some(),
         };
         match (flags.boundary, has_two) {
             (Some(boundary), _) if !(0.0..=1.0).contains(&boundary) => {
@@ -356,7 +356,7 @@ fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> {
 }
 
 fn check_quantisable(config: &DitConfig) -> Result<(), Error> {
-    if config.dim % 128 == 0 && config.ffn_dim % 128 == 0 {
+    if config.dim.is_multiple_of(128) && config.ffn_dim.is_multiple_of(128) {
         return Ok(());
     }
     let reason =

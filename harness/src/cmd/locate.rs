@@ -7,7 +7,7 @@ use turbowan_wan_model::tiny;
 
 use crate::cmd::flags::{ImageToVideo, Shared, TextToVideo};
 use crate::error::Error;
-use crate::request::{FileRef, Models};
+use crate::request::{FileRef, ModelFiles, Models};
 
 /// Where the official scripts look for the autoencoder.
 const VAE: &str = "checkpoints/Wan2.1_VAE.pth";
@@ -81,13 +81,13 @@ impl<'a> Places<'a> {
                 }
             }
         };
-        Ok(Models::Files {
+        Ok(Models::Files(Box::new(ModelFiles {
             dit: FileRef::of(&parts.dit)?,
             low_noise: parts.low_noise.as_deref().map(FileRef::of).transpose()?,
             vae: FileRef::of(&parts.vae)?,
             text_encoder: FileRef::of(&parts.text_encoder)?,
             tokenizer: FileRef::of(&parts.tokenizer)?,
-        })
+        })))
     }
 
     /// Autoencoder, text encoder and tokenizer as they were named, or where the official scripts expect them.

@@ -11,7 +11,7 @@ use turbowan_wan_model::text::PromptTokenizer;
 use turbowan_wan_model::tiny::{self, Part, TinyTensors, vocabulary};
 
 use crate::error::Error;
-use crate::request::{FileRef, Mode, Models};
+use crate::request::{FileRef, Mode, ModelFiles, Models};
 
 /// Tensors from a file or from the seed of the embedded model.
 #[derive(Debug)]
@@ -92,9 +92,9 @@ impl Models {
                 (Mode::I2v, Expert::High) => OpenDit::tiny(Part::HighNoise, *seed),
                 (Mode::I2v, Expert::Low) => OpenDit::tiny(Part::LowNoise, *seed),
             },
-            Self::Files { dit, low_noise, .. } => match (expert, low_noise) {
+            Self::Files(files) => match (expert, &files.low_noise) {
                 (Expert::Low, Some(low)) => OpenDit::open(&low.path),
-                _ => OpenDit::open(&dit.path),
+                _ => OpenDit::open(&files.dit.path),
             },
         }
     }
@@ -106,7 +106,8 @@ impl Models {
     pub fn vae(&self) -> Result<(Source, VaeConfig), Error> {
         match self {
             Self::Embedded { seed } => Ok((Source::Tiny(TinyTensors::generate(Part::Vae, *seed)?), tiny::vae_config())),
-            Self::Files { vae, .. } => {
+            Self::Files(files) => {
+                let vae = &files.vae;
                 let checkpoint = Checkpoint::open(&vae.path)?;
                 match checkpoint.kind(None)? {
                     Kind::Vae(config) => {
@@ -126,7 +127,8 @@ impl Models {
     pub fn text(&self) -> Result<(Source, TextConfig), Error> {
         match self {
             Self::Embedded { seed } => Ok((Source::Tiny(TinyTensors::generate(Part::Text, *seed)?), tiny::text_config())),
-            Self::Files { text_encoder, .. } => {
+            Self::Files(files) => {
+                let text_encoder = &files.text_encoder;
                 let checkpoint = Checkpoint::open(&text_encoder.path)?;
                 match checkpoint.kind(None)? {
                     Kind::Text(config) => {
@@ -146,7 +148,7 @@ impl Models {
     pub fn tokenizer(&self) -> Result<PromptTokenizer, Error> {
         match self {
             Self::Embedded { .. } => Ok(PromptTokenizer::from_bytes(vocabulary::tokenizer().bytes(), Path::new("embedded tokenizer"))?),
-            Self::Files { tokenizer, .. } => Ok(PromptTokenizer::open(&tokenizer.path)?),
+            Self::Files(files) => Ok(PromptTokenizer::open(&files.tokenizer.path)?),
         }
     }
 
@@ -154,7 +156,7 @@ impl Models {
     pub fn text_identity(&self) -> String {
         match self {
             Self::Embedded { seed } => format!("embedded {seed}"),
-            Self::Files { text_encoder, tokenizer, .. } => format!("{} {}", text_encoder.hash, tokenizer.hash),
+            Self::Files(files) => format!("{} {}", files.text_encoder.hash, files.tokenizer.hash),
         }
     }
 
@@ -163,7 +165,8 @@ impl Models {
     /// # Errors
     /// Names the first file that does not.
     pub fn verify(&self) -> Result<(), Error> {
-        let Self::Files { dit, low_noise, vae, text_encoder, tokenizer } = self else { return Ok(()) };
+        let Self::Files(files) = self else { return Ok(()) };
+        let ModelFiles { dit, low_noise, vae, text_encoder, tokenizer } = &**files;
         [Some(dit), low_noise.as_ref(), Some(vae), Some(text_encoder), Some(tokenizer)].into_iter().flatten().try_for_each(FileRef::verify)
     }
 }

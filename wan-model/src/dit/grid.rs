@@ -39,7 +39,7 @@ impl Grid {
     /// [`Error::Setting`] naming what does not fit.
     pub(super) fn check(&self, x: &[f32], batch: usize, config: &DitConfig, text_batch: usize) -> Result<()> {
         let refuse = |what, found: String, must: String| Err(Error::Setting { what, found, must });
-        if self.height % 2 != 0 || self.width % 2 != 0 || self.positions() == 0 {
+        if !self.height.is_multiple_of(2) || !self.width.is_multiple_of(2) || self.positions() == 0 {
             let found = format!("{} x {} x {}", self.frames, self.height, self.width);
             return refuse("latent size", found, "height and width must be even and nothing may be zero".into());
         }

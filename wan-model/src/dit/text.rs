@@ -70,7 +70,7 @@ impl<B: Backend> TextEmbedding<B> {
 
     pub fn embed(&self, backend: &B, config: &DitConfig, states: &[f32], clip: Option<&[f32]>) -> Result<Context<B>> {
         let sample = config.text_len * config.text_dim;
-        if states.is_empty() || states.len() % sample != 0 {
+        if states.is_empty() || !states.len().is_multiple_of(sample) {
             let must = format!("must be a multiple of {} rows of {}", config.text_len, config.text_dim);
             return Err(Error::Setting { what: "text states", found: format!("{} values", states.len()), must });
         }

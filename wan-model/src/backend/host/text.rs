@@ -71,7 +71,7 @@ impl Vectorised for GeluGate<'_> {
 /// GELU as the official code spells it out, one bf16 tensor operation after the other.
 #[inline(always)]
 fn stepwise_gelu(x: f32) -> f32 {
-    const SQRT_2_OVER_PI: f32 = 0.797_884_56;
+    const SQRT_2_OVER_PI: f32 = 0.797_884_6;
     let round = |value| Rounding::Bf16.apply(value);
     let cube = round(round(x * x) * x);
     let inner = round(SQRT_2_OVER_PI * round(x + round(0.044_715 * cube)));
