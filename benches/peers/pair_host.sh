@@ -20,6 +20,8 @@ print(json.dumps({"machine": model, "cores": os.cpu_count(), "date": datetime.da
                   "load_before": os.getloadavg()}), flush=True)
 PY
 
+"$ours/sage_speed" 1x12x4096x128
+"$python" benches/peers/attention.py 1x12x4096x128 --threads 2 --repeats 5
 for round in 1 2; do
   "$ours/self_attention" --tokens 4096 --runs 5
   "$python" benches/peers/attention.py 1x12x4096x128 --threads 2 --repeats 5
