@@ -33,7 +33,7 @@ const TEACHER_STEPS: usize = 50;
 pub fn text_to_video(args: &TextToVideo) -> Result<(), Error> {
     let progress = Progress::new(Style::detect(args.shared.json).listener());
     run(&args.shared, Mode::T2v, &progress, || {
-        let models = locate::text_to_video(args)?;
+        let models = looked_at(&progress, || locate::text_to_video(args))?;
         let draft = Draft { mode: Mode::T2v, models, sigma_max: args.sigma_max, image: None, clip: None, adaptive: false };
         draft.request(&args.shared, &progress)
     })
@@ -51,7 +51,7 @@ pub fn image_to_video(args: &ImageToVideo) -> Result<(), Error> {
         let image = FileRef::of(path)?;
         let draft = Draft {
             mode: Mode::I2v,
-            models: locate::image_to_video(args)?,
+            models: looked_at(&progress, || locate::image_to_video(args))?,
             sigma_max: args.sigma_max,
             image: Some(image),
             clip: args.clip_embedding.as_deref().map(FileRef::of).transpose()?,
@@ -59,6 +59,14 @@ pub fn image_to_video(args: &ImageToVideo) -> Result<(), Error> {
         };
         draft.request(&args.shared, &progress)
     })
+}
+
+/// Finding files and hashing them: a stage of its own, for real checkpoints have tens of gigabytes.
+fn looked_at(progress: &Progress, find: impl FnOnce() -> Result<Models, Error>) -> Result<Models, Error> {
+    let stage = progress.stage("files", None);
+    let models = find()?;
+    stage.end();
+    Ok(models)
 }
 
 fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> Result<Request, Error>) -> Result<(), Error> {

@@ -247,12 +247,13 @@ impl Checkpoint {
     ///
     /// Reads everything once: keep it together with the files' sizes and times of change.
     pub fn content_hash(&self) -> String {
+        let of = |file: &ShardFile| blake3::Hasher::new().update_rayon(&file.bytes).finalize();
         match &self.files[..] {
-            [file] => blake3::hash(&file.bytes).to_hex().to_string(),
+            [file] => of(file).to_hex().to_string(),
             shards => {
                 let mut whole = blake3::Hasher::new();
                 for shard in shards {
-                    whole.update(blake3::hash(&shard.bytes).as_bytes());
+                    whole.update(of(shard).as_bytes());
                 }
                 whole.finalize().to_hex().to_string()
             }
