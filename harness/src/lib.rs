@@ -1,5 +1,6 @@
 //! The `turbowan` binary as a library, so that tests and benches drive the same code as a user.
 
+pub mod allocator;
 pub mod atomic_file;
 pub mod cmd;
 pub mod conform;

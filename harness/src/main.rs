@@ -31,6 +31,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    turbowan::allocator::keep_freed_memory();
     let result = match Cli::parse().command {
         Command::T2v(args) => generate::text_to_video(&args),
         Command::I2v(args) => generate::image_to_video(&args),
