@@ -1,14 +1,14 @@
 /* The emulator: runs the kernels of this workspace on a CPU, and checks what a GPU hides.
  *
- * The same .cu source that nvcc compiles is compiled by g++ as C++17 and linked with emulator/*.cpp. Every thread of a
+ * The same .cu source that nvcc compiles is compiled by g++ as C++17 and linked with the sources beside it. Every thread of a
  * block is a fiber; the blocks of a grid are independent, and a caller may spread them over threads of its own
  * (`first_block`, `block_count`). This header is the whole C interface, and at its foot stand the rules by which a .cu
  * file must be written.
  *
  * Building a .cu file for the emulator
  *
- *     g++ -std=c++17 -O2 -ffp-contract=off -fPIC -I cuda/kernels -I cuda/emulator -include cuda/emulator/device.h \
- *         -x c++ kernel.cu  cuda/emulator/[all].cpp
+ *     g++ -std=c++17 -O2 -ffp-contract=off -Wno-unknown-pragmas -fPIC -I cuda/kernels -I cuda/emulator \
+ *         -include cuda/emulator/device.h -x c++ kernel.cu  cuda/emulator/[all].cpp
  *
  *     Kernels announce themselves by static constructors, so an archive of them must be linked whole
  *     (cc: `.link_lib_modifier("+whole-archive")`). Add -fsanitize=address,undefined for a sanitised build; fibers are
