@@ -10,7 +10,7 @@
 
 #define __device__
 #define __host__
-#define __forceinline__ inline
+#define __forceinline__ inline __attribute__((always_inline))
 #define __grid_constant__
 
 struct uint3 {

@@ -127,6 +127,10 @@ const char* tw_emu_kernel_name(size_t index);
  *     A thread may return early only if its whole block meets no further barrier and its warp no warp-wide function.
  *  8. Waiting is a function (`mbarrier_wait`, `barrier_sync`, `cp_async_wait_group<N>`), never a spin on memory.
  *  9. Registers given to a wgmma (accumulators) are a named array that lives, untouched, until its wait.
- * 10. Sums whose order matters say fmaf() when they mean it; both compilers are told not to contract others.
+ * 10. All but the kernels stands in an unnamed namespace (or is TW_DEVICE): here every file is linked into one program, and
+ *     two templates of one name would silently become one.
+ * 11. Sums whose order matters say fmaf() when they mean it; both compilers are told not to contract others.
+ * 12. Blocks of a grid run one after another, so no block may wait for another. Clusters, multicast and tensor maps are
+ *     not modelled: tiles are stored in global memory as shared memory is to have them, and copied by bulk_copy_to_shared.
  */
 #endif

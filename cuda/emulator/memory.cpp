@@ -165,6 +165,8 @@ void note_read(Block& block, uint32_t address, uint32_t bytes, Where at) {
   for (uint32_t place = address & ~3u; place < address + bytes; place += 4) {
     Word& word = block.shared.word(place);
     uint8_t mask = bytes_in_word(place, address, bytes);
+    // Read before since this warp's last barrier, and not written since, or the note would be gone.
+    if (word.read_clock[slot] == now && word.read_warp[slot] == self && (word.read_bytes[slot] & mask) == mask) continue;
     if ((word.write_bytes & mask) && word.write_warp != self && word.write_clock > clocks.of[word.write_warp]) {
       block.fault(TW_EMU_RACE, at, "read of shared 0x%x, which warp %u wrote with no barrier between", place, word.write_warp);
     }

@@ -86,11 +86,11 @@ uint32_t chunk_across_depth(const Descriptor& descriptor, uint32_t eighth, uint3
                                   eighth % wide * 16);
 }
 
-// The chunks of rows `first .. first + rows` of an operand.
-std::vector<uint32_t> chunks_of(Block& block, const char* which, uint64_t bits, bool transposed, uint32_t first, uint32_t rows,
-                                Where at) {
+// Finds and claims the chunks of rows `first .. first + rows` of an operand. (A fault abandons this stack, so `chunks` is
+// the product's.)
+void claim_operand(Block& block, const char* which, uint64_t bits, bool transposed, uint32_t first, uint32_t rows,
+                   std::vector<uint32_t>& chunks, Where at) {
   const Descriptor descriptor = decode(block, which, bits, at);
-  std::vector<uint32_t> chunks;
   chunks.reserve(rows * 2);
   if (transposed) {
     for (uint32_t eighth = first / 8; eighth < (first + rows) / 8; ++eighth) {
@@ -107,7 +107,6 @@ std::vector<uint32_t> chunks_of(Block& block, const char* which, uint64_t bits, 
     note_read(block, chunk, 16, at);
     ++block.shared.async_readers(chunk);
   }
-  return chunks;
 }
 
 // The operand's bytes, [rows][32].
@@ -187,9 +186,9 @@ Outcome run_wgmma(Block& block, Warp& warp) {
   if (from_registers) {
     gather_a(a_registers, issued.a);
   } else {
-    issued.chunks_a = chunks_of(block, "A", first.descriptor_a, first.transposed_a, warp.number % 4 * 16, 16, first.at);
+    claim_operand(block, "A", first.descriptor_a, first.transposed_a, warp.number % 4 * 16, 16, issued.chunks_a, first.at);
   }
-  issued.chunks_b = chunks_of(block, "B", first.descriptor_b, first.transposed_b, 0, first.columns, first.at);
+  claim_operand(block, "B", first.descriptor_b, first.transposed_b, 0, first.columns, issued.chunks_b, first.at);
   if (!block.is_deferred) carry_out(block, issued);
   ++warp.product_count;
   ++block.counts.wgmma;

@@ -8,7 +8,7 @@
 #ifdef TW_EMULATOR
 #include "launch.h"
 #include "view.h"
-#define TW_DEVICE inline
+#define TW_DEVICE static inline
 // A last parameter that holds the caller's source line, for messages of the emulator.
 #define TW_AT , ::emu::Where at = {__builtin_FILE(), __builtin_LINE()}
 #define TW_AT_ONLY ::emu::Where at = {__builtin_FILE(), __builtin_LINE()}

@@ -166,7 +166,7 @@ void run_speed() {
       tw_emu_counts counts{};
       std::string message;
       double seconds = 0;
-      const std::string result = run(Case{is_wgmma, 512, 512}, mode, NO_FAULT, message, &counts, &seconds);
+      const std::string result = run(Case{is_wgmma, 1024, 1024}, mode, NO_FAULT, message, &counts, &seconds);
       const double products = is_wgmma ? counts.wgmma * 8.0 : counts.mma;
       printf("%s %s %s: %.4f s, %.2f M mma.m16n8k32 per s, %.1f M switches per s\n", is_wgmma ? "scores_wgmma" : "scores_mma", mode.name,
              result.c_str(), seconds, products / seconds / 1e6, counts.switches / seconds / 1e6);

@@ -120,7 +120,7 @@ __device__ __forceinline__ void consume(const ScoresParams& p, uint32_t q_tile, 
 
 }  // namespace
 
-TW_KERNEL(scores_wgmma, ScoresParams, THREADS) {
+TW_KERNEL(scores_wgmma, ScoresParams, THREADS, 1) {
   const uint32_t fault = p.fault;
   const Shared<int8_t> q_values = dynamic_shared<int8_t>(Q_AT, TILE_BYTES);
   const Shared<int8_t> k_values = dynamic_shared<int8_t>(K_AT, STAGES * TILE_BYTES);
