@@ -2,10 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
-mod norm;
-mod gemm_int8;
 mod quant;
-mod rope;
 mod runtime;
 
 use turbowan_cuda::Error;
