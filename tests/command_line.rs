@@ -197,3 +197,18 @@ fn ctrl_c_leaves_a_state_and_resuming_it_gives_the_bytes_of_an_unbroken_run() {
     assert!(bytes("broken.mp4") == bytes("whole.mp4"));
     assert!(!state.exists());
 }
+
+#[test]
+fn doctor_says_what_every_operation_runs_on_and_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = String::from_utf8(succeed(folder.path(), &["doctor"]).stdout).unwrap();
+    assert!(text.contains("quant_block.cu") && text.contains("instructions"), "{text}");
+    let said: Value = serde_json::from_slice(&succeed(folder.path(), &["doctor", "--json"]).stdout).unwrap();
+    assert!(said["cpu"]["threads"].as_u64() >= Some(1));
+    assert!(said["driver"]["cuda"].is_string() != said["driver"]["error"].is_string());
+    let ops = said["ops"].as_array().unwrap();
+    assert!(!ops.is_empty());
+    for op in ops {
+        assert!(op["kernel"].is_string() || (op["runs_on"] == "host" && op["why"].is_string()), "{op}");
+    }
+}

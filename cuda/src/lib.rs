@@ -4,9 +4,16 @@
 //! It knows nothing of attention or of Wan. Shapes that attention crates share ([`AttnShape`], [`BlockMap`])
 //! live here so that those crates need not know each other.
 
+extern crate self as turbowan_cuda;
+
+pub mod device;
 pub mod element;
 pub mod error;
 pub mod host;
+/// The kernel files of this crate, as its build embedded them.
+pub mod kernels {
+    crate::embed_kernels!();
+}
 pub mod ops;
 pub mod shape;
 

@@ -24,6 +24,20 @@ mod sealed {
     unsafe impl Plain for i32 {}
     // SAFETY: as above.
     unsafe impl Plain for i8 {}
+    // SAFETY: as above.
+    unsafe impl Plain for u8 {}
+    // SAFETY: as above.
+    unsafe impl Plain for u16 {}
+    // SAFETY: as above.
+    unsafe impl Plain for u64 {}
+    // SAFETY: as above.
+    unsafe impl Plain for i64 {}
+    // SAFETY: as above.
+    unsafe impl Plain for f64 {}
+    // SAFETY: a transparent `u16`, of which every pattern is a number or NaN.
+    unsafe impl Plain for half::bf16 {}
+    // SAFETY: as above.
+    unsafe impl Plain for half::f16 {}
 }
 pub use sealed::Plain;
 

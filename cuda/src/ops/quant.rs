@@ -13,6 +13,8 @@
 //! Sources: `turbodiffusion/ops/quant/quant.hpp`. All of it is IEEE `f32`, so every instruction set gives the same
 //! bytes; the official build divides approximately and may differ by one where a product lies on a tie.
 
+pub mod device;
+
 use crate::host::Isa;
 use crate::host::par::{Shared, for_each_task};
 use crate::host::vectorised::{self, Vectorised};

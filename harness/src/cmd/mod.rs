@@ -1,6 +1,7 @@
 //! One command a file: flags in, a report for a person or for a machine out.
 
 pub mod conform;
+pub mod doctor;
 pub mod flags;
 pub mod generate;
 pub mod init_tiny;

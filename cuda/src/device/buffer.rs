@@ -1,0 +1,403 @@
+//! Device memory that knows its length and its stream.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::graph::Node;
+use super::stream::{Queue, Stream};
+use super::{driver, emulated};
+use crate::Error;
+use crate::host::aligned::Plain;
+
+/// Memory of one buffer, shared with the graphs that use it.
+pub(super) struct Memory {
+    place: Place,
+    stream: Stream,
+    is_settled: bool,
+}
+
+pub(super) enum Place {
+    Cuda(driver::Memory),
+    Emulated(emulated::Memory),
+}
+
+impl Memory {
+    fn new(stream: &Stream, bytes: usize) -> Result<Self, Error> {
+        stream.refuse_capture("an allocation")?;
+        let place = match stream.queue() {
+            Queue::Cuda(queue) => Place::Cuda(driver::Memory::new(queue, bytes)?),
+            Queue::Emulated => Place::Emulated(emulated::Memory::new(bytes)),
+        };
+        Ok(Self { place, stream: stream.clone(), is_settled: false })
+    }
+
+    fn address(&self) -> u64 {
+        match &self.place {
+            Place::Cuda(memory) => memory.address,
+            Place::Emulated(memory) => memory.address(),
+        }
+    }
+
+    /// Whether work on `stream` may touch it.
+    fn serves(&self, stream: &Stream) -> bool {
+        self.stream.is(stream) || (self.is_settled && self.stream.device().is(stream.device()))
+    }
+
+    fn write(&self, from: usize, bytes: &[u8]) -> Result<(), Error> {
+        self.stream.refuse_capture("a copy from the host")?;
+        match &self.place {
+            Place::Cuda(memory) => memory.write(from, bytes),
+            Place::Emulated(memory) => {
+                memory.write(from, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn read(&self, from: usize, bytes: &mut [u8]) -> Result<(), Error> {
+        self.stream.refuse_capture("a copy to the host")?;
+        match &self.place {
+            Place::Cuda(memory) => memory.read(from, bytes),
+            Place::Emulated(memory) => {
+                memory.read(from, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn fill(self: &Arc<Self>, from: usize, bytes: usize, value: u8) -> Result<(), Error> {
+        match &self.place {
+            Place::Cuda(memory) => memory.fill(from, bytes, value)?,
+            Place::Emulated(_) => self.stream.emulate(|| {
+                let this = self.clone();
+                move || {
+                    if let Place::Emulated(memory) = &this.place {
+                        memory.fill(from, bytes, value);
+                    }
+                    Ok(())
+                }
+            })?,
+        }
+        self.stream.note(|| Node { name: "fill", launch: None }, &mut std::iter::once(self));
+        Ok(())
+    }
+
+    fn copy(self: &Arc<Self>, to: usize, source: &Arc<Self>, from: usize, bytes: usize) -> Result<(), Error> {
+        if !source.serves(&self.stream) {
+            return Err(Error::OtherStream { what: "the source of a copy" });
+        }
+        match (&self.place, &source.place) {
+            (Place::Cuda(memory), Place::Cuda(source)) => memory.copy(to, source, from, bytes)?,
+            _ => self.stream.emulate(|| {
+                let (this, source) = (self.clone(), source.clone());
+                move || {
+                    if let (Place::Emulated(memory), Place::Emulated(source)) = (&this.place, &source.place) {
+                        memory.copy(to, source, from, bytes);
+                    }
+                    Ok(())
+                }
+            })?,
+        }
+        self.stream.note(|| Node { name: "copy", launch: None }, &mut [self, source].into_iter());
+        Ok(())
+    }
+}
+
+/// `len` values in the memory of a device, at home on one stream.
+pub struct Buffer<T> {
+    memory: Arc<Memory>,
+    len: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T: Plain> Buffer<T> {
+    pub(super) fn new(stream: &Stream, len: usize) -> Result<Self, Error> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
+        Ok(Self { memory: Arc::new(Memory::new(stream, bytes)?), len, kind: PhantomData })
+    }
+
+    /// Values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The stream whose work may touch it.
+    pub fn stream(&self) -> &Stream {
+        &self.memory.stream
+    }
+
+    /// All of it, to be read.
+    pub fn view(&self) -> View<'_, T> {
+        View { memory: &self.memory, from: 0, len: self.len, kind: PhantomData }
+    }
+
+    /// All of it, to be written.
+    pub fn view_mut(&mut self) -> ViewMut<'_, T> {
+        ViewMut { memory: &self.memory, from: 0, len: self.len, kind: PhantomData }
+    }
+
+    /// The values, after everything queued before.
+    ///
+    /// # Errors
+    /// [`Error::Capturing`], or what the driver says.
+    pub fn to_vec(&self) -> Result<Vec<T>, Error> {
+        self.view().to_vec()
+    }
+
+    /// Waits for its stream and makes it read-only, so that every stream of the device may read it: weights are such.
+    ///
+    /// # Errors
+    /// [`Error::Capturing`] while its stream records, or when a graph still uses it; or what the driver says.
+    pub fn settle(mut self) -> Result<Settled<T>, Error> {
+        self.memory.stream.refuse_capture("settling a buffer")?;
+        let memory = Arc::get_mut(&mut self.memory).ok_or(Error::Capturing { what: "settling a buffer that a graph uses" })?;
+        if let Place::Cuda(memory) = &mut memory.place {
+            memory.settle()?;
+        }
+        memory.is_settled = true;
+        Ok(Settled(self))
+    }
+}
+
+impl<T> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer of {} x {}", self.len, std::any::type_name::<T>())
+    }
+}
+
+/// A buffer that is never written again, for all streams of its device.
+#[derive(Debug)]
+pub struct Settled<T>(Buffer<T>);
+
+impl<T: Plain> Settled<T> {
+    /// All of it.
+    pub fn view(&self) -> View<'_, T> {
+        self.0.view()
+    }
+
+    /// Values.
+    pub fn len(&self) -> usize {
+        self.0.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A part of a buffer, to be read.
+pub struct View<'a, T> {
+    memory: &'a Arc<Memory>,
+    from: usize,
+    len: usize,
+    kind: PhantomData<T>,
+}
+
+impl<T> Clone for View<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for View<'_, T> {}
+
+impl<'a, T: Plain> View<'a, T> {
+    /// Values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Values `range` of these.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn slice(self, range: Range<usize>) -> Result<Self, Error> {
+        check("a part of a view", &range, self.len)?;
+        Ok(Self { from: self.from + range.start, len: range.len(), ..self })
+    }
+
+    /// Where the first value lies, for a kernel's parameters.
+    pub fn address(&self) -> *const T {
+        std::ptr::with_exposed_provenance(self.start() as usize)
+    }
+
+    /// What a launch must know of it when its kernel reads it.
+    pub fn reads(&self, name: &'static str) -> Operand<'a> {
+        Operand { name, memory: self.memory, address: self.start(), bytes: self.len * size_of::<T>(), is_written: false, alignment: 1 }
+    }
+
+    /// The values, after everything queued before on the buffer's stream.
+    ///
+    /// # Errors
+    /// [`Error::Capturing`], or what the driver says.
+    pub fn to_vec(&self) -> Result<Vec<T>, Error> {
+        let mut values = crate::host::Aligned::<T>::zeroed(self.len).to_vec();
+        self.read(&mut values)?;
+        Ok(values)
+    }
+
+    /// Copies the values to the host, after everything queued before on the buffer's stream.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when `values` has another length, [`Error::Capturing`], or what the driver says.
+    pub fn read(&self, values: &mut [T]) -> Result<(), Error> {
+        Error::expect_len("a copy to the host", values, self.len)?;
+        self.memory.read(self.from * size_of::<T>(), driver::bytes_of_mut(values))
+    }
+
+    fn start(&self) -> u64 {
+        self.memory.address() + (self.from * size_of::<T>()) as u64
+    }
+}
+
+impl<T> fmt::Debug for View<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View of {} x {} from {}", self.len, std::any::type_name::<T>(), self.from)
+    }
+}
+
+/// A part of a buffer, to be written.
+pub struct ViewMut<'a, T> {
+    memory: &'a Arc<Memory>,
+    from: usize,
+    len: usize,
+    kind: PhantomData<&'a mut T>,
+}
+
+impl<T: Plain> ViewMut<'_, T> {
+    /// Values.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The same values, to be read.
+    pub fn as_view(&self) -> View<'_, T> {
+        View { memory: self.memory, from: self.from, len: self.len, kind: PhantomData }
+    }
+
+    /// The same values for a while.
+    pub fn reborrow(&mut self) -> ViewMut<'_, T> {
+        ViewMut { memory: self.memory, from: self.from, len: self.len, kind: PhantomData }
+    }
+
+    /// Values `range` of these.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`].
+    pub fn slice(&mut self, range: Range<usize>) -> Result<ViewMut<'_, T>, Error> {
+        check("a part of a view", &range, self.len)?;
+        Ok(ViewMut { memory: self.memory, from: self.from + range.start, len: range.len(), kind: PhantomData })
+    }
+
+    /// Where the first value lies, for a kernel's parameters.
+    pub fn address(&mut self) -> *mut T {
+        self.as_view().address().cast_mut()
+    }
+
+    /// What a launch must know of it when its kernel writes it, or reads and writes it.
+    pub fn writes(&mut self, name: &'static str) -> Operand<'_> {
+        Operand { is_written: true, ..self.as_view().reads(name) }
+    }
+
+    /// Copies values from the host and waits until they are there.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when `values` has another length, [`Error::Capturing`], or what the driver says.
+    pub fn write(&mut self, values: &[T]) -> Result<(), Error> {
+        Error::expect_len("a copy from the host", values, self.len)?;
+        self.memory.write(self.from * size_of::<T>(), driver::bytes_of(values))
+    }
+
+    /// Queues a fill of all bytes with one value; zero makes every number zero.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn fill_bytes(&mut self, value: u8) -> Result<(), Error> {
+        self.memory.fill(self.from * size_of::<T>(), self.len * size_of::<T>(), value)
+    }
+
+    /// Queues a copy from another buffer, on the stream of this one.
+    ///
+    /// # Errors
+    /// [`Error::Length`] when the lengths differ, [`Error::OtherStream`], or what the driver says.
+    pub fn copy_from(&mut self, source: View<'_, T>) -> Result<(), Error> {
+        if source.len != self.len {
+            return Err(Error::Length { what: "a copy on the device", expected: self.len, found: source.len });
+        }
+        let size = size_of::<T>();
+        self.memory.copy(self.from * size, source.memory, source.from * size, self.len * size)
+    }
+}
+
+impl<T> fmt::Debug for ViewMut<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ViewMut of {} x {} from {}", self.len, std::any::type_name::<T>(), self.from)
+    }
+}
+
+fn check(what: &'static str, range: &Range<usize>, len: usize) -> Result<(), Error> {
+    if range.start <= range.end && range.end <= len {
+        return Ok(());
+    }
+    Err(Error::OutOfRange { what, from: range.start, to: range.end, len })
+}
+
+/// Memory that a kernel touches: borrowed for the launch, kept by a graph, and the limit of what the emulator lets the
+/// kernel touch.
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    pub(super) name: &'static str,
+    pub(super) memory: &'a Arc<Memory>,
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+    pub(super) is_written: bool,
+    alignment: u64,
+}
+
+impl Operand<'_> {
+    /// The kernel needs its first byte at a multiple of `bytes`, a power of two.
+    #[must_use]
+    pub fn aligned(self, bytes: u64) -> Self {
+        Self { alignment: bytes, ..self }
+    }
+
+    /// Whether a launch on `stream` may have it.
+    pub(super) fn check(&self, stream: &Stream) -> Result<(), Error> {
+        if !self.memory.serves(stream) {
+            return Err(Error::OtherStream { what: self.name });
+        }
+        if self.address.is_multiple_of(self.alignment) {
+            return Ok(());
+        }
+        Err(Error::Misaligned { what: self.name, needed: self.alignment, found: self.address % self.alignment })
+    }
+
+    /// Whether a pointer of the parameters may point there.
+    pub(super) fn holds(&self, address: u64) -> bool {
+        address >= self.address && (address - self.address < self.bytes as u64 || address == self.address)
+    }
+}
+
+impl fmt::Debug for Operand<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} bytes{}", self.name, self.bytes, if self.is_written { ", written" } else { "" })
+    }
+}

@@ -1,0 +1,191 @@
+//! The device runtime: a GPU found at run time, or the emulator under the same names.
+//!
+//! ```
+//! use turbowan_cuda::device::{Device, EmulatorOptions};
+//!
+//! # fn main() -> Result<(), turbowan_cuda::Error> {
+//! let device = match Device::open(0).or_else(|_| Device::emulated(EmulatorOptions::default())) {
+//!     Ok(device) => device,
+//!     Err(why) => return Ok(println!("{why}")),
+//! };
+//! let stream = device.stream()?;
+//! let buffer = stream.upload(&[1.0f32, 2.0, 3.0])?;
+//! assert_eq!(buffer.view().slice(1..3)?.to_vec()?, [2.0, 3.0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Who outlives whom
+//!
+//! Memory is allocated on a stream and freed in the order of that stream, so what is queued there earlier finds it alive.
+//! A launch takes its operands as borrowed views, refuses memory of another stream, and refuses a parameter that points
+//! into none of its operands. Memory that several streams read is first settled ([`Buffer::settle`]); a graph keeps the
+//! memory of everything it recorded.
+
+mod buffer;
+mod chip;
+mod driver;
+mod emulated;
+mod file;
+mod graph;
+mod launch;
+pub mod params;
+mod stream;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use buffer::{Buffer, Operand, Settled, View, ViewMut};
+pub use chip::{Chip, Limits};
+pub use emulated::{Copies, EmulatorOptions, Schedule, emulated_kernels};
+pub use file::{Compiled, KernelFile, OpKernel, Usage};
+pub use graph::{Graph, Node};
+pub use launch::{Kernel, Launch, Params};
+pub use stream::{Event, Stream};
+
+use crate::Error;
+
+/// A GPU, or the emulator. Clones are the same device.
+#[derive(Clone)]
+pub struct Device {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    chip: Chip,
+    runner: Runner,
+    /// Loaded kernel files by their address: each is one static of its crate.
+    modules: Mutex<HashMap<usize, Arc<driver::Module>>>,
+}
+
+#[derive(Clone)]
+enum Runner {
+    Cuda(Arc<driver::Context>),
+    Emulated(EmulatorOptions),
+}
+
+impl Device {
+    /// Opens a GPU by its number among those that the driver sees.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`], [`Error::NoDevice`], [`Error::DriverTooOld`], [`Error::ChipTooOld`], or what the driver says.
+    pub fn open(ordinal: usize) -> Result<Self, Error> {
+        let context = driver::Context::open(ordinal)?;
+        Ok(Self::new(context.chip.clone(), Runner::Cuda(context)))
+    }
+
+    /// The emulator as a device: host memory, and kernels compiled for the CPU.
+    ///
+    /// # Errors
+    /// [`Error::NoEmulator`] when this build has none.
+    pub fn emulated(options: EmulatorOptions) -> Result<Self, Error> {
+        if !cfg!(emulator) {
+            return Err(Error::NoEmulator);
+        }
+        let chip = Chip {
+            name: "emulator".to_owned(),
+            capability: options.capability,
+            multiprocessors: u32::try_from(rayon::current_num_threads()).unwrap_or(u32::MAX),
+            memory_bytes: 0,
+            l2_bytes: 0,
+            driver: None,
+            limits: Limits::of(options.capability),
+        };
+        Ok(Self::new(chip, Runner::Emulated(options)))
+    }
+
+    fn new(chip: Chip, runner: Runner) -> Self {
+        Self { inner: Arc::new(Inner { chip, runner, modules: Mutex::default() }) }
+    }
+
+    /// How many GPUs the driver sees.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`], [`Error::DriverTooOld`], or what the driver says.
+    pub fn count() -> Result<usize, Error> {
+        driver::count()
+    }
+
+    /// CUDA version of the driver.
+    ///
+    /// # Errors
+    /// [`Error::NoDriver`] where there is none.
+    pub fn driver_version() -> Result<(u32, u32), Error> {
+        driver::version()
+    }
+
+    /// What the device is and what it can take.
+    pub fn chip(&self) -> &Chip {
+        &self.inner.chip
+    }
+
+    /// Whether this is the emulator.
+    pub fn is_emulated(&self) -> bool {
+        matches!(self.inner.runner, Runner::Emulated(_))
+    }
+
+    /// Free and total device memory in bytes; none for the emulator, which takes the host's.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn memory_bytes(&self) -> Result<Option<(usize, usize)>, Error> {
+        match &self.inner.runner {
+            Runner::Cuda(context) => context.memory().map(Some),
+            Runner::Emulated(_) => Ok(None),
+        }
+    }
+
+    /// A new stream: work queued on it runs in order, and beside the work of other streams.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn stream(&self) -> Result<Stream, Error> {
+        Stream::new(self)
+    }
+
+    /// Waits for all streams.
+    ///
+    /// # Errors
+    /// What the driver says, also of work that was queued earlier.
+    pub fn synchronize(&self) -> Result<(), Error> {
+        match &self.inner.runner {
+            Runner::Cuda(context) => context.synchronize(),
+            Runner::Emulated(_) => Ok(()),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// The machine code of a file, loaded at the first call.
+    fn module(&self, context: &Arc<driver::Context>, file: &'static KernelFile) -> Result<Arc<driver::Module>, Error> {
+        let compiled = file.compiled.as_ref().ok_or(Error::NoKernels { file: file.name })?;
+        let Chip { capability, driver, .. } = self.inner.chip;
+        if let Some(found) = driver.filter(|found| found.0 < compiled.release.0) {
+            return Err(Error::DriverTooOld { what: "the kernels", found, needed: (compiled.release.0, 0) });
+        }
+        if compiled.code_for(capability).is_none() {
+            return Err(Error::WrongChip { file: file.name, chips: compiled.chips.join(", "), capability });
+        }
+        let mut modules = locked(&self.inner.modules);
+        let key = std::ptr::from_ref(file).addr();
+        if let Some(module) = modules.get(&key) {
+            return Ok(module.clone());
+        }
+        let module = driver::Module::load(context, compiled.fatbin)?;
+        modules.insert(key, module.clone());
+        Ok(module)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Device").field(&self.inner.chip).finish()
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,38 @@
+//! The device runtime and the kernels of this crate, on the emulator and, where there is one, on a GPU.
+
+#![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
+
+mod quant;
+mod runtime;
+
+use turbowan_cuda::Error;
+use turbowan_cuda::device::{Device, EmulatorOptions};
+
+/// The emulator in the first of its ways, and GPU 0 where there is one: what the tests of the runtime walk through.
+fn devices() -> Vec<Device> {
+    let emulator = emulated(&[EmulatorOptions::default()]);
+    emulator.into_iter().chain(gpu()).collect()
+}
+
+/// The emulator in all its ways, and GPU 0 where there is one: what the test of a kernel walks through.
+fn devices_in_all_ways() -> Vec<Device> {
+    emulated(&EmulatorOptions::all()).into_iter().chain(gpu()).collect()
+}
+
+fn emulated(ways: &[EmulatorOptions]) -> Vec<Device> {
+    ways.iter().filter_map(|options| said(Device::emulated(*options))).collect()
+}
+
+fn gpu() -> Option<Device> {
+    let device = said(Device::open(0))?;
+    // a GPU without kernels is one that the build had no nvcc for
+    if turbowan_cuda::kernels::ALL.iter().all(|file| file.compiled.is_some()) {
+        return Some(device);
+    }
+    println!("skipped: built without nvcc");
+    None
+}
+
+fn said(device: Result<Device, Error>) -> Option<Device> {
+    device.inspect_err(|why| println!("skipped: no device ({why})")).ok()
+}
