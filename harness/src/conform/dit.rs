@@ -165,16 +165,18 @@ pub(super) fn text_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Er
 
 /// `dit_i2v`: Wan 2.2 (36 channels) and Wan 2.1 (CLIP context).
 pub(super) fn image_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
-    let shared = fixture.tensors("wan22_io.safetensors")?;
-    for (name, case) in fixture.meta.as_object().into_iter().flatten() {
-        let Value::Object(_) = case["config"] else { continue };
+    let cases = fixture.meta.as_object().into_iter().flatten().filter(|(_, case)| case["config"].is_object());
+    let cases: Vec<_> =
+        cases.map(|(name, case)| Ok((name, case, fixture.tensors(&format!("{name}_io.safetensors"))?))).collect::<Result<_, Error>>()?;
+    // a network whose file has no inputs ran on those of the network that has
+    let shared = cases.iter().map(|(_, _, io)| io).find(|io| io.has("x")).ok_or_else(|| fixture.broken("no network has inputs"))?;
+    for (name, case, io) in &cases {
         let config = config(fixture, &case["config"])?;
-        let io = fixture.tensors(&format!("{name}_io.safetensors"))?;
-        let mut inputs = Inputs::read(if io.has("x") { &io } else { &shared }, &config)?;
+        let mut inputs = Inputs::read(if io.has("x") { io } else { shared }, &config)?;
         if config.clip_dim.is_some() {
             inputs.clip = Some(io.f32("clip_fea")?);
         }
-        one_network(fixture, rows, &config, &io, &inputs, &format!("{name}_weights"), &format!("{name} "))?;
+        one_network(fixture, rows, &config, io, &inputs, &format!("{name}_weights"), &format!("{name} "))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@ use turbowan_wan_model::dit::Grid;
 use turbowan_wan_model::image::{RgbImage, conditioning};
 use turbowan_wan_model::pipeline::sampling::Border;
 use turbowan_wan_model::pipeline::{Conditions, Sampling, Unwatched, WanNetwork};
-use turbowan_wan_model::resolution::{FrameSize, LatentShape};
+use turbowan_wan_model::resolution::{CELL, FrameCount, FrameSize, LatentShape};
 use turbowan_wan_model::text::{PromptTokenizer, TextEncoder, clean_prompt};
 use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Tiling, Vae, to_bytes};
 
@@ -29,7 +29,6 @@ struct Recording<'a> {
     io: Tensors,
     files: PathBuf,
     dit: DitConfig,
-    shape: LatentShape,
     size: FrameSize,
     frames: usize,
 }
@@ -42,6 +41,9 @@ struct RecordedRun<'a> {
     attention: &'a str,
     host: Host,
     border: Border,
+    size: FrameSize,
+    shape: LatentShape,
+    samples: usize,
 }
 
 /// Replays every run of the fixture.
@@ -50,14 +52,15 @@ pub(super) fn replay(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
     recording.prompt(rows)?;
     let runs = fixture.meta["runs"].as_object().ok_or_else(|| fixture.broken("no \"runs\""))?;
     for (name, settings) in runs.iter().filter(|(_, settings)| settings.is_object()) {
-        let run = RecordedRun::of(fixture, name, settings)?;
+        let run = RecordedRun::of(&recording, name, settings)?;
         recording.run(&run, rows)?;
     }
     Ok(())
 }
 
 impl<'a> RecordedRun<'a> {
-    fn of(fixture: &Fixture, name: &'a str, settings: &'a Value) -> Result<Self, Error> {
+    fn of(recording: &Recording<'_>, name: &'a str, settings: &'a Value) -> Result<Self, Error> {
+        let fixture = recording.fixture;
         let [mode, attention, arithmetic] = name.split('.').collect::<Vec<_>>()[..] else {
             return Err(fixture.broken(format!("run {name:?} is not named mode.attention.arithmetic")));
         };
@@ -67,7 +70,15 @@ impl<'a> RecordedRun<'a> {
             "bf16" => (Rounding::Bf16, Border::OFFICIAL),
             other => return Err(fixture.broken(format!("run {name:?}: unknown arithmetic {other:?}"))),
         };
-        Ok(Self { name, settings, is_i2v: mode == "i2v", attention, host: Host { rounding }, border })
+        // the image may have set the size
+        let count = |axis: usize| settings["latent"][axis].as_u64().map(|n| n as usize);
+        let size = match (count(4), count(3)) {
+            (Some(width), Some(height)) => FrameSize::new(width * CELL, height * CELL).map_err(Error::model)?,
+            _ => recording.size,
+        };
+        let shape = size.latent(FrameCount::new(recording.frames).map_err(Error::model)?);
+        let (is_i2v, host, samples) = (mode == "i2v", Host { rounding }, count(0).unwrap_or(1).max(1));
+        Ok(Self { name, settings, is_i2v, attention, host, border, size, shape, samples })
     }
 
     fn number(&self, key: &str) -> Option<f64> {
@@ -81,12 +92,11 @@ impl<'a> Recording<'a> {
         let count = |pointer: &str| fixture.count(pointer);
         let size = FrameSize::new(count("/resolution/width")?, count("/resolution/height")?).map_err(Error::model)?;
         let frames = count("/num_frames")?;
-        let shape = size.latent(turbowan_wan_model::resolution::FrameCount::new(frames).map_err(Error::model)?);
         let mut stated = fixture.meta["dit_config"].clone();
         stated["in_dim"] = fixture.meta["dit_config"]["t2v_in_dim"].clone();
         stated["num_layers"] = fixture.meta["dit_config"]["t2v_layers"].clone();
         let dit = dit::config(fixture, &stated)?;
-        Ok(Self { fixture, io, files: fixture.dir.join("checkpoints"), dit, shape, size, frames })
+        Ok(Self { fixture, io, files: fixture.dir.join("checkpoints"), dit, size, frames })
     }
 
     fn text_states(&self, host: &Host) -> Result<(Vec<u32>, Vec<f32>), Error> {
@@ -164,19 +174,30 @@ impl<'a> Recording<'a> {
         if run.is_i2v {
             let path = self.fixture.dir.join("input.png");
             let bytes = std::fs::read(&path).map_err(|source| Error::Io { path, source })?;
-            let first = RgbImage::decode(&bytes).map_err(Error::model)?.frame(self.size);
-            let (width, height) = (self.size.width(), self.size.height());
+            let image = RgbImage::decode(&bytes).map_err(Error::model)?;
+            if run.settings["adaptive_resolution"].as_bool() == Some(true) {
+                let ours = FrameSize::adaptive(self.size, image.width(), image.height()).map_err(Error::model)?;
+                rows.fact(format!("{} adaptive size", run.name), ours == run.size, format!("{ours}, recorded {}", run.size));
+            }
+            let first = image.frame(run.size);
+            let (width, height) = (run.size.width(), run.size.height());
             let mut video = vec![0.0; COLORS * self.frames * width * height];
             for (to, from) in video.chunks_exact_mut(self.frames * width * height).zip(first.chunks_exact(width * height)) {
                 to[..from.len()].copy_from_slice(from);
             }
             let clip = Clip::new([COLORS, self.frames, height, width], video).map_err(Error::model)?;
             let latent = self.vae(&run.host, Side::Encoder)?.encode(&clip, Tiling::Whole, &mut |_| Ok(())).map_err(Error::model)?;
-            let y = conditioning(&latent.values, self.shape).ok_or_else(|| self.fixture.broken("the image's latent has another size"))?;
+            let y = conditioning(&latent.values, run.shape).ok_or_else(|| self.fixture.broken("the image's latent has another size"))?;
             let bound = self.latent_bound(run)?;
             for (name, got) in [("i2v.encoded_latents", &latent.values), ("i2v.y", &y)] {
-                if self.io.has(name) {
-                    rows.compare(format!("{} {name}", run.name), got, &self.io.f32(name)?, bound);
+                if !self.io.has(name) {
+                    continue;
+                }
+                // one tensor for all runs, of one size; stated once or for every sample
+                let recorded = self.io.shape(name)?;
+                if recorded[recorded.len().saturating_sub(3)..] == run.shape.dims()[1..] {
+                    let every = got.repeat(recorded[0]);
+                    rows.compare(format!("{} {name}", run.name), &every, &self.io.f32(name)?, bound);
                 }
             }
             conditions.image = Some(y);
@@ -206,16 +227,16 @@ impl<'a> Recording<'a> {
             let config = DitConfig { layers: count(layers, self.dit.layers), in_dim: count(in_dim, self.dit.in_dim), ..self.dit.clone() };
             dit::load(&run.host, &path, &config, attention, NormRule::Standard).map_err(in_model)
         };
-        let grid = Grid { frames: self.shape.frames, height: self.shape.height, width: self.shape.width };
-        let samples = run.settings["latent"][0].as_u64().unwrap_or(1) as usize;
-        let start = sampling.start(self.shape.values() * samples, &mut noise).map_err(Error::model)?;
+        let grid = Grid { frames: run.shape.frames, height: run.shape.height, width: run.shape.width };
+        let samples = run.samples;
+        let start = sampling.start(run.shape.values() * samples, &mut noise).map_err(Error::model)?;
         let mut unwatched = Unwatched;
         let network = WanNetwork::new(&run.host, Box::new(open), &conditions, grid, samples, &mut unwatched);
         let done = sampling.finish(start, network, run.border, &mut noise).map_err(Error::model)?;
         let latent: Vec<f32> = done.latent.iter().map(|value| *value as f32).collect();
         let name = format!("{}.samples", run.name);
         rows.compare(&name, &latent, &self.io.f32(&name)?, self.latent_bound(run)?);
-        self.frames_of(run, &latent[..self.shape.values()], rows)
+        self.frames_of(run, &latent, rows)
     }
 
     fn sampling(&self, run: &RecordedRun<'_>) -> Result<(Sampling, NoiseSource), Error> {
@@ -241,16 +262,26 @@ impl<'a> Recording<'a> {
         if recorded.is_empty() {
             return Ok(());
         }
-        let shape = [latent.len() / self.shape.positions(), self.shape.frames, self.shape.height, self.shape.width];
-        let clip = Clip::new(shape, latent.to_vec()).map_err(Error::model)?;
+        let vae = self.vae(&run.host, Side::Decoder)?;
         let mut frames: Vec<Vec<u8>> = Vec::new();
-        let mut take = |progress: turbowan_wan_model::vae::Progress<'_>| {
-            if let turbowan_wan_model::vae::Progress::Frame { pixels, .. } = progress {
-                frames.push(to_bytes(pixels));
-            }
-            Ok(())
-        };
-        self.vae(&run.host, Side::Decoder)?.decode(&clip, Tiling::Whole, &mut take).map_err(Error::model)?;
+        for sample in latent.chunks_exact(run.shape.values()) {
+            let clip = Clip::new(run.shape.dims(), sample.to_vec()).map_err(Error::model)?;
+            let mut at = 0;
+            let mut take = |progress: turbowan_wan_model::vae::Progress<'_>| {
+                if let turbowan_wan_model::vae::Progress::Frame { pixels, .. } = progress {
+                    match frames.get_mut(at) {
+                        Some(left) => *left = side_by_side(left, &to_bytes(pixels), run.size.height()),
+                        None => frames.push(to_bytes(pixels)),
+                    }
+                    at += 1;
+                }
+                Ok(())
+            };
+            vae.decode(&clip, Tiling::Whole, &mut take).map_err(Error::model)?;
+        }
+        if frames.is_empty() {
+            return Err(self.fixture.broken(format!("run {}: no frames", run.name)));
+        }
         for name in recorded {
             let want: Vec<u8> = self.io.i64(&name)?.into_iter().map(|value| value as u8).collect();
             let last = frames.len() - 1;
@@ -280,6 +311,12 @@ impl<'a> Recording<'a> {
         let least = if run.host.rounding == Rounding::None { 45.0 } else { BF16_PSNR };
         rows.fact(format!("{name} PSNR"), psnr >= least, format!("{psnr:.1} dB (at least {least})"));
     }
+}
+
+/// Two pictures of `height` rows as one, as the official script shows samples.
+fn side_by_side(left: &[u8], right: &[u8], height: usize) -> Vec<u8> {
+    let rows = left.chunks(left.len() / height).zip(right.chunks(right.len() / height));
+    rows.flat_map(|(left, right)| left.iter().chain(right).copied()).collect()
 }
 
 /// Frames of a bf16 run: the fixture allows latents 5% apart, which is 26 dB of the latent's own power; the decoder
