@@ -28,6 +28,25 @@ pub struct Crate<'a> {
     pub emulator: Option<PathBuf>,
 }
 
+impl<'a> Crate<'a> {
+    /// A crate above `turbowan-cuda`, whose headers it takes from what that crate's build handed on:
+    ///
+    /// ```ignore
+    /// #[path = "../cuda/build/mod.rs"]
+    /// mod kernels;
+    ///
+    /// fn main() {
+    ///     kernels::build(&kernels::Crate::above("turbowan_sage_kernels", std::path::Path::new(env!("CARGO_MANIFEST_DIR"))));
+    /// }
+    /// ```
+    #[allow(dead_code, reason = "for the crates above")]
+    pub fn above(library: &'a str, manifest: &'a Path) -> Self {
+        let handed = ["DEP_TURBOWAN_KERNELS_INCLUDE", "DEP_TURBOWAN_KERNELS_EMULATOR"];
+        let shared = handed.into_iter().filter_map(std::env::var_os).map(PathBuf::from);
+        Self { library, manifest, includes: shared.chain([manifest.join("kernels")]).collect(), emulator: None }
+    }
+}
+
 /// Builds everything and prints what cargo must know; ends the build where a kernel does not compile.
 pub fn build(this: &Crate<'_>) {
     if let Err(why) = try_build(this) {

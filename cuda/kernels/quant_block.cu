@@ -25,44 +25,17 @@
 // sass: all LDG.E.128 STG.E.64 F2I.S8
 #include "kernel.cuh"
 #include "params.h"
-#include "ptx.cuh"
+#include "quant_chunk.cuh"
 
 constexpr int BLOCK = 128;      // columns of a block, and rows of an official one
-constexpr int CHUNK = 8;        // values of one 16-byte load
 constexpr int THREADS = 256;
 constexpr int ROW_THREADS = BLOCK / CHUNK;           // threads side by side on a row
 constexpr int PASS_ROWS = THREADS / ROW_THREADS;     // rows that a CTA loads at once
 constexpr int PASSES = BLOCK / PASS_ROWS;
 constexpr int ROUNDS = 4;                            // blocks of 1 x 128 that a half-warp has
 constexpr int ROW_BLOCKS = ROUNDS * PASS_ROWS;
-constexpr float AMAX_FLOOR = 1e-8f;
 static_assert(ROW_THREADS * 2 == WARP, "a half-warp spans the columns of a block");
 static_assert(ROW_BLOCKS == 64, "the launcher counts on it");
-
-// The largest magnitude among eight values and `amax`; a NaN is passed over.
-TW_DEVICE float amax_of(uint4 chunk, float amax) {
-  const uint32_t words[4] = {chunk.x, chunk.y, chunk.z, chunk.w};
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    amax = fmaxf(amax, fabsf(low_bf16(words[i])));
-    amax = fmaxf(amax, fabsf(high_bf16(words[i])));
-  }
-  return amax;
-}
-
-TW_DEVICE uint2 quantised(uint4 chunk, float factor) {
-  const auto four = [factor](uint32_t first, uint32_t second) {
-    return pack_s8(low_bf16(first) * factor, high_bf16(first) * factor, low_bf16(second) * factor, high_bf16(second) * factor);
-  };
-  return make_uint2(four(chunk.x, chunk.y), four(chunk.z, chunk.w));
-}
-
-// The largest among `span` neighbouring lanes, a power of two.
-TW_DEVICE float max_over_lanes(float value, int span) {
-#pragma unroll
-  for (int distance = 1; distance < span; distance *= 2) value = fmaxf(value, shuffle_xor(value, distance));
-  return value;
-}
 
 TW_KERNEL(quant_block_128x128, QuantBlockParams, THREADS, 2) {
   const Global<const tw_bf16> x = global(p.x);

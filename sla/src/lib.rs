@@ -39,9 +39,14 @@ pub mod attend;
 pub mod backward;
 pub mod block_map;
 pub mod density;
+pub mod device;
 pub mod error;
 pub mod features;
 pub mod gradients;
+/// The kernel files of this crate, as its build embedded them.
+pub mod kernels {
+    turbowan_cuda::embed_kernels!();
+}
 mod lanes;
 pub mod linear;
 mod linear_backward;

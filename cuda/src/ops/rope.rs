@@ -7,6 +7,8 @@
 //!
 //! A head of `head_dim` channels is split `head_dim - 2 s | s | s`, `s = (head_dim / 6) * 2`, between time, height, width.
 
+pub mod device;
+
 use rayon::prelude::*;
 
 use crate::host::Isa;

@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
+mod gemm_int8;
+mod norm;
 mod quant;
+mod rope;
 mod runtime;
 
 use turbowan_cuda::Error;

@@ -22,10 +22,11 @@ pub struct Doctor {
 struct Part {
     name: &'static str,
     files: &'static [&'static KernelFile],
-    ops: &'static [OpKernel],
+    ops: &'static [&'static [OpKernel]],
 }
 
-const PARTS: [Part; 1] = [Part { name: "cuda", files: kernels::ALL, ops: &ops::quant::device::KERNELS }];
+const PARTS: [Part; 1] =
+    [Part { name: "cuda", files: kernels::ALL, ops: &[&ops::quant::device::KERNELS, &ops::gemm_int8::device::KERNELS] }];
 
 /// Runs the command.
 ///
@@ -91,7 +92,7 @@ impl Machine {
 
     fn json(&self) -> Value {
         let files = PARTS.iter().flat_map(|part| part.files.iter().map(|file| file_json(part.name, file)));
-        let ops = PARTS.iter().flat_map(|part| part.ops).map(|op| match self.taken(op) {
+        let ops = PARTS.iter().flat_map(|part| part.ops.iter().copied().flatten()).map(|op| match self.taken(op) {
             Taken::Kernel { kernel, code } => json!({ "op": op.op, "runs_on": "cuda", "kernel": kernel, "code": code }),
             Taken::Host(why) => json!({ "op": op.op, "runs_on": "host", "isa": isa_name(Isa::detect()), "why": why }),
         });
@@ -170,7 +171,7 @@ impl Machine {
         }
 
         text += "\noperations\n";
-        for op in PARTS.iter().flat_map(|part| part.ops) {
+        for op in PARTS.iter().flat_map(|part| part.ops.iter().copied().flatten()) {
             let said = match self.taken(op) {
                 Taken::Kernel { kernel, code } => format!("{kernel} ({code})"),
                 Taken::Host(why) => format!("host, {} ({why})", isa_name(Isa::detect())),

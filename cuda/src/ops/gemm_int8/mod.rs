@@ -11,6 +11,7 @@
 //!
 //! Sources: `turbodiffusion/ops/gemm/kernel.hpp`, `turbodiffusion/ops/core.py` (`Int8Linear`).
 
+pub mod device;
 mod kernel;
 mod packed;
 mod tile;
