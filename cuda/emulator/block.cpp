@@ -5,6 +5,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "product.h"
+
 namespace emu {
 
 thread_local Block* current_block __attribute__((tls_model("initial-exec"), visibility("hidden"))) = nullptr;
@@ -54,7 +56,7 @@ void Block::start(const Launch& to_run, uint3 at) {
   uint64_t number = at.x + uint64_t{to_run.grid.x} * (at.y + uint64_t{to_run.grid.y} * at.z);
   random = (options.seed + 1) * 0x9e3779b97f4a7c15u ^ (number + 1) * 0xd1342543de82ef95u;
 
-  size_t bytes = options.stack_bytes != 0 ? options.stack_bytes : (TW_ADDRESS_SANITIZER ? 262144 : 65536);
+  size_t bytes = options.stack_bytes != 0 ? options.stack_bytes : (TW_ADDRESS_SANITIZER ? 524288 : 131072);
   bytes = (bytes + 4095) & ~size_t{4095};
   if (stack_bytes != bytes || stack_count < thread_count) {
     if (stacks != nullptr) munmap(stacks, stack_count * (stack_bytes + STAGGER));
@@ -66,6 +68,8 @@ void Block::start(const Launch& to_run, uint3 at) {
     if (stacks == nullptr) stack_count = 0;
   }
 
+  scratch.resize(SCRATCH_FLOATS);
+  operand_b.resize(MAX_COLUMNS * DEPTH_BYTES);
   if (threads.size() < thread_count) threads.resize(thread_count);
   if (warps.size() < warp_count) warps.resize(warp_count);
   if (stacks == nullptr) return;

@@ -135,6 +135,8 @@ struct Block {
   std::vector<Mbarrier> mbarriers;
   std::vector<BulkCopy> bulk;
   uint32_t fences = 0;
+  std::vector<float> scratch;      // of products (product.h)
+  std::vector<uint8_t> operand_b;  // [256][32]
   tw_emu_counts counts{};
   int fault_code = 0;
   char fault_text[1024] = {};

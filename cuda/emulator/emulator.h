@@ -91,7 +91,7 @@ typedef struct tw_emu_options {
   const tw_emu_range* ranges;
   size_t range_count;
   uint32_t shared_limit; /* static and dynamic bytes of a block; 0: 232448 (227 KiB) */
-  uint32_t stack_bytes;  /* of one thread; 0: 65536, and four times that when sanitised */
+  uint32_t stack_bytes;  /* of one thread; 0: 131072, and four times that when sanitised */
   tw_emu_counts* counts; /* may be NULL */
 } tw_emu_options;
 

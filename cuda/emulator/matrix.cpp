@@ -135,7 +135,7 @@ Outcome run_mma(Block& block, Warp& warp) {
     }
   }
   gather_a(a_registers, a);
-  product(kind, a, b, 8, sums);
+  product(kind, a, b, 8, sums, block.scratch.data());
   for (uint32_t lane = 0; lane < WARP_LANES; ++lane) {
     for (uint32_t i = 0; i < 4; ++i) {
       const uint32_t bits = sums[row_of(lane, i)][column_of(lane, i)];

@@ -13,7 +13,7 @@ constexpr uint32_t ROWS = 16;
 // The accumulators are one buffer of words, read as what the kind says.
 typedef float AnyFloat __attribute__((may_alias));
 typedef int32_t AnyInt __attribute__((may_alias));
-typedef float Floats __attribute__((vector_size(32), may_alias));
+typedef float Floats __attribute__((vector_size(32), may_alias, aligned(4)));
 typedef double Doubles __attribute__((vector_size(32)));
 
 // The bytes of 16-bit and 8-bit operands as floats.
@@ -30,23 +30,23 @@ inline __attribute__((always_inline)) float value_of(Kind kind, const uint8_t* r
   return 0;
 }
 
+// `wide_b` [DEPTH][MAX_COLUMNS]: depth first, so that eight columns are one vector.
 template <Kind KIND, uint32_t DEPTH>
-inline __attribute__((always_inline)) void product_of(const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators) {
+inline __attribute__((always_inline)) void product_of(const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators,
+                                                      float* wide_b) {
   alignas(32) float wide_a[ROWS][DEPTH];
-  // Depth first, so that eight columns are one vector.
-  alignas(32) float wide_b[DEPTH][MAX_COLUMNS];
   for (uint32_t row = 0; row < ROWS; ++row) {
     for (uint32_t k = 0; k < DEPTH; ++k) wide_a[row][k] = value_of(KIND, a + DEPTH_BYTES * row, k);
   }
   for (uint32_t column = 0; column < columns; ++column) {
-    for (uint32_t k = 0; k < DEPTH; ++k) wide_b[k][column] = value_of(KIND, b + DEPTH_BYTES * column, k);
+    for (uint32_t k = 0; k < DEPTH; ++k) wide_b[k * MAX_COLUMNS + column] = value_of(KIND, b + DEPTH_BYTES * column, k);
   }
   for (uint32_t row = 0; row < ROWS; ++row) {
     for (uint32_t column = 0; column < columns; column += 8) {
       if constexpr (KIND == Kind::S8) {
         // 32 products of at most 2^14 sum to less than 2^24: exact in f32.
         Floats sum{};
-        for (uint32_t k = 0; k < DEPTH; ++k) sum += wide_a[row][k] * *reinterpret_cast<const Floats*>(&wide_b[k][column]);
+        for (uint32_t k = 0; k < DEPTH; ++k) sum += wide_a[row][k] * *reinterpret_cast<const Floats*>(&wide_b[k * MAX_COLUMNS + column]);
         AnyInt* to = static_cast<AnyInt*>(accumulators) + row * columns + column;
         for (uint32_t i = 0; i < 8; ++i) {
           to[i] = static_cast<int32_t>(static_cast<uint32_t>(to[i]) + static_cast<uint32_t>(static_cast<int32_t>(sum[i])));
@@ -56,7 +56,7 @@ inline __attribute__((always_inline)) void product_of(const uint8_t* a, const ui
         Doubles low{to[0], to[1], to[2], to[3]}, high{to[4], to[5], to[6], to[7]};
         for (uint32_t k = 0; k < DEPTH; ++k) {
           const double factor = wide_a[row][k];
-          const float* from = &wide_b[k][column];
+          const float* from = &wide_b[k * MAX_COLUMNS + column];
           low += factor * Doubles{from[0], from[1], from[2], from[3]};
           high += factor * Doubles{from[4], from[5], from[6], from[7]};
         }
@@ -70,30 +70,31 @@ inline __attribute__((always_inline)) void product_of(const uint8_t* a, const ui
 }
 
 inline __attribute__((always_inline)) void product_of_kind(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns,
-                                                           void* accumulators) {
+                                                           void* accumulators, float* scratch) {
   switch (kind) {
-    case Kind::S8: return product_of<Kind::S8, 32>(a, b, columns, accumulators);
-    case Kind::F16: return product_of<Kind::F16, 16>(a, b, columns, accumulators);
-    case Kind::Bf16: return product_of<Kind::Bf16, 16>(a, b, columns, accumulators);
-    case Kind::E4m3: return product_of<Kind::E4m3, 32>(a, b, columns, accumulators);
-    case Kind::F16ToF16: return product_of<Kind::F16ToF16, 16>(a, b, columns, accumulators);
-    case Kind::E4m3ToF16: return product_of<Kind::E4m3ToF16, 32>(a, b, columns, accumulators);
+    case Kind::S8: return product_of<Kind::S8, 32>(a, b, columns, accumulators, scratch);
+    case Kind::F16: return product_of<Kind::F16, 16>(a, b, columns, accumulators, scratch);
+    case Kind::Bf16: return product_of<Kind::Bf16, 16>(a, b, columns, accumulators, scratch);
+    case Kind::E4m3: return product_of<Kind::E4m3, 32>(a, b, columns, accumulators, scratch);
+    case Kind::F16ToF16: return product_of<Kind::F16ToF16, 16>(a, b, columns, accumulators, scratch);
+    case Kind::E4m3ToF16: return product_of<Kind::E4m3ToF16, 32>(a, b, columns, accumulators, scratch);
   }
 }
 
 // The same code for what every CPU of the kind has, and for eight floats at a time where this one can. Products are
 // exact in the width they are summed in, so both give the same bits.
-void product_plain(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators) {
-  product_of_kind(kind, a, b, columns, accumulators);
+void product_plain(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators, float* scratch) {
+  product_of_kind(kind, a, b, columns, accumulators, scratch);
 }
 
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) void product_avx2(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators) {
-  product_of_kind(kind, a, b, columns, accumulators);
+__attribute__((target("avx2"))) void product_avx2(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns,
+                                                  void* accumulators, float* scratch) {
+  product_of_kind(kind, a, b, columns, accumulators, scratch);
 }
 #endif
 
-using Product = void (*)(Kind, const uint8_t*, const uint8_t*, uint32_t, void*);
+using Product = void (*)(Kind, const uint8_t*, const uint8_t*, uint32_t, void*, float*);
 
 Product choose() {
 #if defined(__x86_64__)
@@ -105,9 +106,9 @@ Product choose() {
 
 }  // namespace
 
-void product(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators) {
+void product(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators, float* scratch) {
   static const Product chosen = choose();
-  chosen(kind, a, b, columns, accumulators);
+  chosen(kind, a, b, columns, accumulators, scratch);
 }
 
 void gather_a(const uint32_t* const registers[32], uint8_t* a) {

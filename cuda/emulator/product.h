@@ -14,8 +14,9 @@ constexpr uint32_t MAX_COLUMNS = 256;
 // a is [16][32 bytes], b is [columns][32 bytes], accumulators are [16][columns] int32 (s8) or float. Integers are exact.
 // Floating-point products are exact, their sum and the accumulator are added in f64 and rounded once: to f32, or to f16
 // where the accumulator is f16 (held as float). A tensor core adds in an order and with a width of its own, so a kernel's
-// result on a device may differ in the last bits.
-void product(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators);
+// result on a device may differ in the last bits. `scratch` is room for SCRATCH_FLOATS: a fiber's stack is small.
+constexpr size_t SCRATCH_FLOATS = 32 * MAX_COLUMNS;
+void product(Kind kind, const uint8_t* a, const uint8_t* b, uint32_t columns, void* accumulators, float* scratch);
 
 // Bits of a registers' file and the matrices they hold. Lane l, with g = l / 4 and t = l % 4, holds of
 //   A (4 registers)  bytes 4t..4t+3 of row g, of row g + 8, then bytes 16+4t.. of row g, of row g + 8

@@ -122,12 +122,12 @@ void load(Block& block, const std::vector<uint32_t>& chunks, bool transposed, ui
 }
 
 void carry_out(Block& block, Product& product_) {
-  uint8_t b[MAX_COLUMNS * DEPTH_BYTES];
+  uint8_t* b = block.operand_b.data();
   if (!product_.a_in_registers) load(block, product_.chunks_a, product_.transposed_a, product_.a);
   load(block, product_.chunks_b, product_.transposed_b, b);
   std::vector<uint32_t>& values = product_.accumulators->values;
   if (!product_.accumulates) values.assign(values.size(), 0);
-  product(product_.kind, product_.a, b, product_.columns, values.data());
+  product(product_.kind, product_.a, b, product_.columns, values.data(), block.scratch.data());
   product_.is_done = true;
 }
 

@@ -4,7 +4,7 @@
 
 TW_DEVICE int lane_index() { return static_cast<int>(threadIdx.x % WARP); }
 
-// Of blocks in one dimension; the same value in all lanes, and the compiler is told so.
+// Of blocks in one dimension; the same value in all lanes, and the compiler is told so. By all lanes.
 TW_DEVICE int warp_index() {
 #ifdef TW_EMULATOR
   return static_cast<int>(threadIdx.x / WARP);
