@@ -1,8 +1,9 @@
 // What happens to a product before it is stored: the ends that every GEMM shares.
 //
-//   y = round(product) + bias, rounded                  the first rounding only where the official code stores the product
+//   y = round(product) + bias, rounded                  the first rounding only with EndRounds::Twice
 //
-//   end_store       y as bf16, or as f32 without any rounding; with it, if asked for, the sums of y^2 over each row of a tile
+//   end_store       y as bf16, and if asked for the sums of y^2 over each row of a tile
+//   end_store_f32   y as f32, without any rounding
 //   end_quantise    gelu(y), rounded, as int8 with a scale for each row and 128 columns (the rule of quant_block_1x128)
 //   end_add_gated   x = round(x + round(gate * y)), in place
 //
@@ -44,9 +45,12 @@ TW_DEVICE void round_pair(float& first, float& second) {
   second = high_bf16(pair);
 }
 
-// product -> y. `ROUNDS_PRODUCT` where the official code stores the product before it adds the bias.
-template <bool ROUNDS_PRODUCT, int ROW_TILES, int COLUMN_TILES, class P>
-TW_DEVICE void add_bias(const P& p, const EndPlace& at, bool rounds, float (&y)[ROW_TILES][COLUMN_TILES][4]) {
+// What is rounded to bf16: nothing, y, or also the product, where the official code stores it before it adds the bias.
+enum class EndRounds { Never, Once, Twice };
+
+// product -> y
+template <EndRounds ROUNDS, int ROW_TILES, int COLUMN_TILES, class P>
+TW_DEVICE void add_bias(const P& p, const EndPlace& at, float (&y)[ROW_TILES][COLUMN_TILES][4]) {
   const Global<const tw_bf16> bias = global(p.bias);
 #pragma unroll
   for (int j = 0; j < COLUMN_TILES; j++) {
@@ -68,11 +72,11 @@ TW_DEVICE void add_bias(const P& p, const EndPlace& at, bool rounds, float (&y)[
       for (int half = 0; half < 2; half++) {
         float &low = y[i][j][2 * half], &high = y[i][j][2 * half + 1];
         if (p.bias != nullptr) {
-          if (ROUNDS_PRODUCT && rounds) round_pair(low, high);
+          if (ROUNDS == EndRounds::Twice) round_pair(low, high);
           low += first;
           high += second;
         }
-        if (rounds) round_pair(low, high);
+        if (ROUNDS != EndRounds::Never) round_pair(low, high);
       }
     }
   }
@@ -99,9 +103,9 @@ TW_DEVICE uint4 staged_chunk(int row, int lane) {
   return load_vector<uint4>(bytes + (row * BF16_PITCH + lane * CHUNK_BYTES));
 }
 
-TW_DEVICE float chunk_value(const uint4& chunk, int i) {
-  const uint32_t word = i < 2 ? chunk.x : i < 4 ? chunk.y : i < 6 ? chunk.z : chunk.w;
-  return i % 2 == 0 ? low_bf16(word) : high_bf16(word);
+// The same values one by one.
+TW_DEVICE Shared<const tw_bf16> staged_values(int row, int lane) {
+  return dynamic_shared<tw_bf16>(row * BF16_PITCH + lane * CHUNK_BYTES, END_CHUNK);
 }
 
 // Sums over each row of the tile, in a fixed order, for the first thread of the row's lanes in each of the warps that
@@ -134,9 +138,42 @@ TW_DEVICE void store_row_sums(const P& p, const EndPlace& at, const float (&y)[R
   }
 }
 
+// The staged tile to `out_bf16`.
+template <class P>
+TW_DEVICE void store_bf16(const P& p, const EndPlace& at) {
+  const Global<tw_bf16> out = global(p.out_bf16);
+  const int lane = static_cast<int>(threadIdx.x) % END_LANES;
+  const int64_t column = at.first_column + lane * END_CHUNK;
+  const bool is_whole = p.columns % END_CHUNK == 0;
+#pragma unroll
+  for (int row = static_cast<int>(threadIdx.x) / END_LANES, pass = 0; pass < GEMM_TILE / END_PASS_ROWS; row += END_PASS_ROWS, pass++) {
+    if (at.first_row + row >= p.rows || column >= p.columns) continue;
+    const Global<tw_bf16> to = out + ((at.first_row + row) * p.columns + column);
+    if (is_whole) {
+      store_vector(to, staged_chunk(row, lane));
+    } else {
+      const Shared<const tw_bf16> values = staged_values(row, lane);
+      for (int i = 0; i < END_CHUNK && column + i < p.columns; i++) {
+        const tw_bf16 value = values[i];
+        to[i] = value;
+      }
+    }
+  }
+}
+
+template <EndRounds ROUNDS, int WARPS, int ROW_TILES, int COLUMN_TILES, class P>
+TW_DEVICE void end_store(const P& p, const EndPlace& at, float (&y)[ROW_TILES][COLUMN_TILES][4], Shared<float> partial) {
+  add_bias<ROUNDS>(p, at, y);
+  if (p.row_sums != nullptr) store_row_sums<WARPS>(p, at, y, partial);
+  stage_bf16(at, y);
+  block_sync();
+  store_bf16(p, at);
+}
+
 // f32 leaves as it lies: four lanes fill 32 bytes of a row.
 template <int ROW_TILES, int COLUMN_TILES, class P>
-TW_DEVICE void store_f32(const P& p, const EndPlace& at, const float (&y)[ROW_TILES][COLUMN_TILES][4]) {
+TW_DEVICE void end_store_f32(const P& p, const EndPlace& at, float (&y)[ROW_TILES][COLUMN_TILES][4]) {
+  add_bias<EndRounds::Never>(p, at, y);
   const Global<float> out = global(p.out_f32);
   const bool are_pairs_aligned = p.columns % 2 == 0;
 #pragma unroll
@@ -161,43 +198,6 @@ TW_DEVICE void store_f32(const P& p, const EndPlace& at, const float (&y)[ROW_TI
   }
 }
 
-// The staged tile to `out_bf16`.
-template <class P>
-TW_DEVICE void store_bf16(const P& p, const EndPlace& at) {
-  const Global<tw_bf16> out = global(p.out_bf16);
-  const int lane = static_cast<int>(threadIdx.x) % END_LANES;
-  const int64_t column = at.first_column + lane * END_CHUNK;
-  const bool is_whole = p.columns % END_CHUNK == 0;
-#pragma unroll
-  for (int row = static_cast<int>(threadIdx.x) / END_LANES, pass = 0; pass < GEMM_TILE / END_PASS_ROWS; row += END_PASS_ROWS, pass++) {
-    if (at.first_row + row >= p.rows || column >= p.columns) continue;
-    const uint4 chunk = staged_chunk(row, lane);
-    const Global<tw_bf16> to = out + ((at.first_row + row) * p.columns + column);
-    if (is_whole) {
-      store_vector(to, chunk);
-    } else {
-#pragma unroll
-      for (int i = 0; i < END_CHUNK; i++) {
-        if (column + i < p.columns) to[i] = static_cast<tw_bf16>(bits_of(chunk_value(chunk, i)) >> 16);
-      }
-    }
-  }
-}
-
-template <bool ROUNDS_PRODUCT, int WARPS, int ROW_TILES, int COLUMN_TILES, class P>
-TW_DEVICE void end_store(const P& p, const EndPlace& at, float (&y)[ROW_TILES][COLUMN_TILES][4], Shared<float> partial) {
-  const bool is_bf16 = p.out_bf16 != nullptr;
-  add_bias<ROUNDS_PRODUCT>(p, at, is_bf16, y);
-  if (p.row_sums != nullptr) store_row_sums<WARPS>(p, at, y, partial);
-  if (is_bf16) {
-    stage_bf16(at, y);
-    block_sync();
-    store_bf16(p, at);
-  } else {
-    store_f32(p, at, y);
-  }
-}
-
 // GELU in its tanh form, as x * sigmoid(2 u).
 TW_DEVICE float gelu(float x) {
   constexpr float TWO_SQRT_2_OVER_PI = 1.5957692f, LOG2_E = 1.442695041f;
@@ -205,10 +205,10 @@ TW_DEVICE float gelu(float x) {
   return divide_fast(x, 1.0f + exp2_fast(-u * LOG2_E));
 }
 
-template <bool ROUNDS_PRODUCT, int WARPS, int ROW_TILES, int COLUMN_TILES, class P>
+template <EndRounds ROUNDS, int WARPS, int ROW_TILES, int COLUMN_TILES, class P>
 TW_DEVICE void end_quantise(const P& p, const EndPlace& at, float (&y)[ROW_TILES][COLUMN_TILES][4], Shared<float> partial) {
   constexpr float LEVELS = 127, AMAX_FLOOR = 1e-8f;
-  add_bias<ROUNDS_PRODUCT>(p, at, true, y);
+  add_bias<ROUNDS>(p, at, y);
 
   // the activation, and the largest magnitude of each row
 #pragma unroll
@@ -277,9 +277,9 @@ TW_DEVICE uint32_t add_gated_pair(uint32_t x, uint32_t y, float gate_low, float 
   return pack_bf16(low_bf16(x) + low_bf16(product), high_bf16(x) + high_bf16(product));
 }
 
-template <bool ROUNDS_PRODUCT, int ROW_TILES, int COLUMN_TILES, class P>
+template <EndRounds ROUNDS, int ROW_TILES, int COLUMN_TILES, class P>
 TW_DEVICE void end_add_gated(const P& p, const EndPlace& at, float (&y)[ROW_TILES][COLUMN_TILES][4]) {
-  add_bias<ROUNDS_PRODUCT>(p, at, true, y);
+  add_bias<ROUNDS>(p, at, y);
   stage_bf16(at, y);
   block_sync();
 
@@ -291,21 +291,20 @@ TW_DEVICE void end_add_gated(const P& p, const EndPlace& at, float (&y)[ROW_TILE
 #pragma unroll 2
   for (int row = static_cast<int>(threadIdx.x) / END_LANES; row < GEMM_TILE; row += END_PASS_ROWS) {
     if (at.first_row + row >= p.rows || column >= p.columns) continue;
-    const uint4 staged = staged_chunk(row, lane);
     const Global<tw_bf16> x = out + ((at.first_row + row) * p.columns + column);
     const Global<const float> gate = gates + ((at.first_row + row) / p.rows_per_gate * p.columns + column);
     if (is_whole) {
+      const uint4 staged = staged_chunk(row, lane);
       const uint4 old = load_vector<uint4>(x);
       const float4 g0 = load_vector_readonly<float4>(gate), g1 = load_vector_readonly<float4>(gate + 4);
       store_vector(x, make_uint4(add_gated_pair(old.x, staged.x, g0.x, g0.y), add_gated_pair(old.y, staged.y, g0.z, g0.w),
                                  add_gated_pair(old.z, staged.z, g1.x, g1.y), add_gated_pair(old.w, staged.w, g1.z, g1.w)));
     } else {
-#pragma unroll
-      for (int i = 0; i < END_CHUNK; i++) {
-        if (column + i >= p.columns) continue;
-        const tw_bf16 old = x[i];
+      const Shared<const tw_bf16> values = staged_values(row, lane);
+      for (int i = 0; i < END_CHUNK && column + i < p.columns; i++) {
+        const tw_bf16 old = x[i], value = values[i];
         const float factor = gate[i];
-        x[i] = static_cast<tw_bf16>(add_gated_pair(old, bits_of(chunk_value(staged, i)) >> 16, factor, 0.0f));
+        x[i] = static_cast<tw_bf16>(add_gated_pair(old, value, factor, 0.0f));
       }
     }
   }

@@ -7,7 +7,8 @@
 //
 // What follows the sum is gemm_end.cuh; each end is a kernel:
 //
-//   gemm_i8_mma_store_*       y + bias as bf16 or f32, and the squares of each row
+//   gemm_i8_mma_store_*       y + bias as bf16, and the squares of each row
+//   gemm_i8_mma_store_f32_*   y + bias as f32
 //   gemm_i8_mma_quantise_*    gelu(y + bias) as int8 with 1 x 128 scales
 //   gemm_i8_mma_add_gated_*   x += gate * (y + bias)
 //
@@ -226,7 +227,14 @@ TW_DEVICE void gemm_store(const GemmI8Params& p) {
   TW_SHARED(float, partial, COLUMN_WARPS * GEMM_TILE);
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm<DEPTH>(p, sums);
-  end_store<true, COLUMN_WARPS>(p, at, sums, partial);
+  end_store<EndRounds::Twice, COLUMN_WARPS>(p, at, sums, partial);
+}
+
+template <int DEPTH>
+TW_DEVICE void gemm_store_f32(const GemmI8Params& p) {
+  float sums[ROW_TILES][COLUMN_TILES][4];
+  const EndPlace at = gemm<DEPTH>(p, sums);
+  end_store_f32(p, at, sums);
 }
 
 template <int DEPTH>
@@ -234,20 +242,22 @@ TW_DEVICE void gemm_quantise(const GemmI8Params& p) {
   TW_SHARED(float, partial, COLUMN_WARPS * GEMM_TILE);
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm<DEPTH>(p, sums);
-  end_quantise<true, COLUMN_WARPS>(p, at, sums, partial);
+  end_quantise<EndRounds::Twice, COLUMN_WARPS>(p, at, sums, partial);
 }
 
 template <int DEPTH>
 TW_DEVICE void gemm_add_gated(const GemmI8Params& p) {
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm<DEPTH>(p, sums);
-  end_add_gated<true>(p, at, sums);
+  end_add_gated<EndRounds::Twice>(p, at, sums);
 }
 
 }  // namespace
 
 TW_KERNEL(gemm_i8_mma_store_k128, GemmI8Params, GEMM_THREADS) { gemm_store<128>(p); }
 TW_KERNEL(gemm_i8_mma_store_k64, GemmI8Params, GEMM_THREADS) { gemm_store<64>(p); }
+TW_KERNEL(gemm_i8_mma_store_f32_k128, GemmI8Params, GEMM_THREADS) { gemm_store_f32<128>(p); }
+TW_KERNEL(gemm_i8_mma_store_f32_k64, GemmI8Params, GEMM_THREADS) { gemm_store_f32<64>(p); }
 TW_KERNEL(gemm_i8_mma_quantise_k128, GemmI8Params, GEMM_THREADS) { gemm_quantise<128>(p); }
 TW_KERNEL(gemm_i8_mma_quantise_k64, GemmI8Params, GEMM_THREADS) { gemm_quantise<64>(p); }
 TW_KERNEL(gemm_i8_mma_add_gated_k128, GemmI8Params, GEMM_THREADS) { gemm_add_gated<128>(p); }

@@ -78,8 +78,8 @@ typedef struct GemmI8Params {
   const int8_t* w;       /**< `[columns, depth]`, on 16 bytes. */
   const float* w_scales; /**< `[ceil(columns / 128), depth / 128]`. */
   const tw_bf16* bias;   /**< `[columns]`, on 4 bytes, or null. */
-  tw_bf16* out_bf16;     /**< `[rows, columns]`, on 16 bytes: of a store, or null; of a gated sum, added to. */
-  float* out_f32;        /**< `[rows, columns]`, on 8 bytes: of a store without `out_bf16`. */
+  tw_bf16* out_bf16;     /**< `[rows, columns]`, on 16 bytes: of a store; of a gated sum, added to. */
+  float* out_f32;        /**< `[rows, columns]`, on 8 bytes: of a store in f32. */
   float* row_sums;       /**< `[rows, ceil(columns / 128)]`, sums of squares: of a store, or null. */
   int8_t* out_values;    /**< `[rows, columns]`, on 16 bytes: of a quantised end. */
   float* out_scales;     /**< `[rows, columns / 128]`: of a quantised end. */

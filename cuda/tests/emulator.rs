@@ -31,6 +31,33 @@ fn the_emulator_is_clean_under_the_address_and_undefined_behaviour_sanitisers() 
     run(&program);
 }
 
+#[test]
+fn every_instruction_compiles_for_every_chip_to_what_its_name_says() {
+    let crate_root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let fetched = crate_root.join("../.nvcc/nvidia/cu13/bin/nvcc");
+    let nvcc = std::env::var_os("NVCC").filter(|path| !path.is_empty()).map_or(fetched, PathBuf::from);
+    let disassembler = nvcc.with_file_name("cuobjdump");
+    if !nvcc.is_file() || !disassembler.is_file() {
+        eprintln!("skipped: no nvcc with cuobjdump (scripts/fetch-nvcc)");
+        return;
+    }
+    let any = ["IMMA.16832.S8.S8", "HMMA.16816.F32", "HMMA.16816.F16", "REDUX.SUM", "IDP.4A.S8.S8", "LDGSTS.E.BYPASS.128"];
+    let e4m3 = ["QMMA.16832.F32.E4M3.E4M3", "QMMA.16832.F16.E4M3.E4M3"];
+    let hopper = ["IGMMA.64x128x32.S8.S8", "QGMMA.64x128x32.F32.E4M3.E4M3", "HGMMA.64x136x16.F32.BF16", "STSM.16.M88.4", "SYNCS.PHASECHK"];
+    for (chip, more) in [("80", &[][..]), ("89", &e4m3), ("90a", &hopper), ("120a", &e4m3)] {
+        let cubin = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("instructions-{chip}.cubin"));
+        let mut command = Command::new(&nvcc);
+        command.args(["-std=c++17", "-O3", "-fmad=false", "--Werror=all-warnings", "--expt-relaxed-constexpr", "-cubin"]);
+        command.arg(format!("-gencode=arch=compute_{chip},code=sm_{chip}")).arg("-I").arg(crate_root.join("kernels"));
+        command.arg("-o").arg(&cubin).arg(crate_root.join("tests/faults/instructions.cu"));
+        succeed(&mut command, chip);
+        let code = succeed(Command::new(&disassembler).arg("-sass").arg(&cubin), chip);
+        for instruction in any.iter().chain(more) {
+            assert!(code.contains(instruction), "sm_{chip} has no {instruction}");
+        }
+    }
+}
+
 /// Compiles the emulator, the kernels with faults and their program, two files at a time; `None` without a compiler.
 fn build(name: &str, flags: &[&str]) -> Option<PathBuf> {
     if !compiles(&[]) {

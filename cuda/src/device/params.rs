@@ -149,9 +149,9 @@ pub struct GemmI8Params {
     pub w_scales: *const f32,
     /// `[columns]`, on 4 bytes, or null.
     pub bias: *const tw_bf16,
-    /// `[rows, columns]`, on 16 bytes: of a store, or null; of a gated sum, added to.
+    /// `[rows, columns]`, on 16 bytes: of a store; of a gated sum, added to.
     pub out_bf16: *mut tw_bf16,
-    /// `[rows, columns]`, on 8 bytes: of a store without `out_bf16`.
+    /// `[rows, columns]`, on 8 bytes: of a store in f32.
     pub out_f32: *mut f32,
     /// `[rows, ceil(columns / 128)]`, sums of squares: of a store, or null.
     pub row_sums: *mut f32,

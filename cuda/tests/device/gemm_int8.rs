@@ -6,7 +6,7 @@ use half::bf16;
 use safetensors::SafeTensors;
 use turbowan_cuda::device::{Device, EmulatorOptions};
 use turbowan_cuda::ops::gemm::{Epilogue, Then};
-use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, DeviceWeight, GemmInt8, Stored};
+use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, DeviceWeight, GemmInt8};
 use turbowan_cuda::ops::gemm_int8::{PackedInt8, gemm_int8};
 use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
 use turbowan_cuda::{Error, Rounding};
@@ -96,13 +96,13 @@ fn run(device: &Device, case: &Case, end: &End<'_>) -> Result<Ended, Error> {
     match end {
         End::F32 => {
             let mut out = stream.allocate(rows * n)?;
-            product.store(&stream, a, w, bias, Stored::F32(out.view_mut()), None)?;
+            product.store_f32(&stream, a, w, bias, out.view_mut())?;
             ended.f32 = out.to_vec()?;
         }
         End::Bf16 { with_sums } => {
             let (mut out, mut sums) = (stream.allocate(rows * n)?, stream.allocate(rows * n.div_ceil(128))?);
             let wanted = with_sums.then(|| sums.view_mut());
-            product.store(&stream, a, w, bias, Stored::Bf16(out.view_mut()), wanted)?;
+            product.store(&stream, a, w, bias, out.view_mut(), wanted)?;
             ended.bf16 = out.to_vec()?;
             if *with_sums {
                 ended.sums = sums.to_vec()?;

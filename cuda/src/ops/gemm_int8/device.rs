@@ -44,8 +44,9 @@ fn choose(capability: (u32, u32), deep: &'static str, shallow: &'static str) -> 
 }
 
 /// Which kernel each end of the product takes.
-pub const KERNELS: [OpKernel; 3] = [
+pub const KERNELS: [OpKernel; 4] = [
     OpKernel { op: "int8 product", choose: |chip| choose(chip, "gemm_i8_mma_store_k128", "gemm_i8_mma_store_k64") },
+    OpKernel { op: "int8 product in f32", choose: |chip| choose(chip, "gemm_i8_mma_store_f32_k128", "gemm_i8_mma_store_f32_k64") },
     OpKernel {
         op: "int8 product, GELU, quantise 1 x 128",
         choose: |chip| choose(chip, "gemm_i8_mma_quantise_k128", "gemm_i8_mma_quantise_k64"),
@@ -95,20 +96,12 @@ impl<'a> DeviceWeight<'a> {
     }
 }
 
-/// Where a bare product goes.
-#[derive(Debug)]
-pub enum Stored<'a> {
-    /// Rounded after the product and after the bias.
-    Bf16(ViewMut<'a, bf16>),
-    /// Never rounded.
-    F32(ViewMut<'a, f32>),
-}
-
 /// The int8 products of a device.
 #[derive(Debug)]
 pub struct GemmInt8 {
     stages: Stages,
     store: Kernel<GemmI8Params>,
+    store_f32: Kernel<GemmI8Params>,
     quantise: Kernel<GemmI8Params>,
     add_gated: Kernel<GemmI8Params>,
 }
@@ -120,11 +113,11 @@ impl GemmInt8 {
     /// As [`Kernel::load`].
     pub fn load(device: &Device) -> Result<Self, Error> {
         let capability = device.chip().capability;
-        let [store, quantise, add_gated] = KERNELS.map(|entry| {
+        let [store, store_f32, quantise, add_gated] = KERNELS.map(|entry| {
             let (file, name) = (entry.choose)(capability);
             Kernel::load(device, file, name)
         });
-        Ok(Self { stages: Stages::of(capability), store: store?, quantise: quantise?, add_gated: add_gated? })
+        Ok(Self { stages: Stages::of(capability), store: store?, store_f32: store_f32?, quantise: quantise?, add_gated: add_gated? })
     }
 
     /// Queues `out [rows, n] = a . w^T + bias`, and where asked for `row_sums [rows, ceil(n / 128)]`, the sums of the
@@ -139,32 +132,40 @@ impl GemmInt8 {
         a: DeviceRows<'_>,
         w: DeviceWeight<'_>,
         bias: Option<View<'_, bf16>>,
-        mut out: Stored<'_>,
+        mut out: ViewMut<'_, bf16>,
         mut row_sums: Option<ViewMut<'_, f32>>,
     ) -> Result<(), Error> {
         let mut call = Call::new(a, w, bias)?;
         let (rows, n) = call.shape();
-        let (address, operand) = match &mut out {
-            Stored::Bf16(out) => {
-                expect_len("output", out.len(), rows.saturating_mul(n))?;
-                (Err(out.address()), out.writes("output").aligned(16))
-            }
-            Stored::F32(out) => {
-                expect_len("output", out.len(), rows.saturating_mul(n))?;
-                (Ok(out.address()), out.writes("output").aligned(8))
-            }
-        };
-        match address {
-            Err(bf16) => call.params.out_bf16 = bf16.cast(),
-            Ok(f32) => call.params.out_f32 = f32,
-        }
-        call.operands.push(operand);
+        expect_len("output", out.len(), rows.saturating_mul(n))?;
+        call.params.out_bf16 = out.address();
+        call.operands.push(out.writes("output").aligned(16));
         if let Some(sums) = &mut row_sums {
             expect_len("sums of the rows", sums.len(), rows.saturating_mul(n.div_ceil(TILE)))?;
             call.params.row_sums = sums.address();
             call.operands.push(sums.writes("sums of the rows").aligned(4));
         }
         call.run(&self.store, stream, self.stages)
+    }
+
+    /// Queues `out [rows, n] = a . w^T + bias`, never rounded to bf16.
+    ///
+    /// # Errors
+    /// As [`GemmInt8::store`].
+    pub fn store_f32(
+        &self,
+        stream: &Stream,
+        a: DeviceRows<'_>,
+        w: DeviceWeight<'_>,
+        bias: Option<View<'_, bf16>>,
+        mut out: ViewMut<'_, f32>,
+    ) -> Result<(), Error> {
+        let mut call = Call::new(a, w, bias)?;
+        let (rows, n) = call.shape();
+        expect_len("output", out.len(), rows.saturating_mul(n))?;
+        call.params.out_f32 = out.address();
+        call.operands.push(out.writes("output").aligned(8));
+        call.run(&self.store_f32, stream, self.stages)
     }
 
     /// Queues `gelu(a . w^T + bias)`, the tanh form, quantised by [`Int8Rule::PerToken`] to `values [rows, n]` and
@@ -312,7 +313,7 @@ mod tests {
         }
         assert_eq!([Stages::DEEP, Stages::SHALLOW].map(Stages::shared_bytes), [128 << 10, 64 << 10]);
         assert_eq!((KERNELS[0].choose)((8, 9)).1, "gemm_i8_mma_store_k64");
-        assert_eq!((KERNELS[2].choose)((9, 0)).1, "gemm_i8_mma_add_gated_k128");
+        assert_eq!((KERNELS[3].choose)((9, 0)).1, "gemm_i8_mma_add_gated_k128");
     }
 
     #[test]
