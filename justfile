@@ -15,6 +15,14 @@ test:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
+# The CUDA compiler, into .nvcc; the next build embeds the kernels.
+nvcc:
+    scripts/fetch-nvcc
+
+# What is embedded, what this machine has, which kernel each operation takes.
+doctor:
+    cargo run --release -- doctor
+
 # A video from the embedded model.
 demo:
     cargo run --release -- t2v --prompt "a red ball bounces on blue ground"
