@@ -92,4 +92,20 @@ typedef struct GemmI8Params {
 } GemmI8Params;
 TW_LAYOUT(GemmI8Params, 128, rows_per_gate, 120);
 
+/** `gemm_bf16_mma.cu`: the dense product, and what follows it (`gemm_end.cuh`). */
+typedef struct GemmBf16Params {
+  const tw_bf16* x;      /**< `[rows, depth]`, on 16 bytes. */
+  const tw_bf16* w;      /**< `[columns, depth]`, on 16 bytes. */
+  const tw_bf16* bias;   /**< `[columns]`, on 4 bytes, or null. */
+  tw_bf16* out_bf16;     /**< `[rows, columns]`, on 16 bytes: of a store; of a gated sum, added to. */
+  float* out_f32;        /**< `[rows, columns]`, on 8 bytes: of a store in f32. */
+  float* row_sums;       /**< `[rows, ceil(columns / 128)]`, sums of squares: of a store, or null. */
+  const float* gate;     /**< `[ceil(rows / rows_per_gate), columns]`, on 16 bytes: of a gated sum. */
+  int64_t rows;          /**< At least 1. */
+  int64_t columns;       /**< At least 1. */
+  int64_t depth;         /**< A multiple of 8, at least 8. */
+  int64_t rows_per_gate; /**< At least 1 in a gated sum. */
+} GemmBf16Params;
+TW_LAYOUT(GemmBf16Params, 88, rows_per_gate, 80);
+
 #endif

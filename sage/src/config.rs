@@ -94,14 +94,22 @@ impl Groups {
         }
     }
 
-    /// Groups of a head of `len` rows; whole thread blocks are counted, as the official scale arrays do.
-    pub fn count(&self, len: usize) -> usize {
-        let lanes = match self.lanes {
+    /// Rows of a run, and scales of a run: row `r` has scale `r / rows * lanes` and a lane of its own in the run.
+    pub(crate) fn runs(&self) -> (usize, usize) {
+        (self.rows, self.lanes())
+    }
+
+    fn lanes(&self) -> usize {
+        match self.lanes {
             Lanes::One => 1,
             Lanes::Eight => 8,
             Lanes::Pairs => 4,
-        };
-        len.div_ceil(self.block) * (self.block / self.rows) * lanes
+        }
+    }
+
+    /// Groups of a head of `len` rows; whole thread blocks are counted, as the official scale arrays do.
+    pub fn count(&self, len: usize) -> usize {
+        len.div_ceil(self.block) * (self.block / self.rows) * self.lanes()
     }
 }
 

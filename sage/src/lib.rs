@@ -26,9 +26,14 @@
 //! ```
 
 mod config;
+pub mod device;
 mod error;
 mod forward;
 mod host;
+/// The kernel files of this crate, as its build embedded them.
+pub mod kernels {
+    turbowan_cuda::embed_kernels!();
+}
 mod quantise;
 mod values;
 

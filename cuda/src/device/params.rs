@@ -193,6 +193,49 @@ const _: () = {
     ["Offset of field: GemmI8Params::a_block_rows"][::std::mem::offset_of!(GemmI8Params, a_block_rows) - 112usize];
     ["Offset of field: GemmI8Params::rows_per_gate"][::std::mem::offset_of!(GemmI8Params, rows_per_gate) - 120usize];
 };
+/// `gemm_bf16_mma.cu`: the dense product, and what follows it (`gemm_end.cuh`).
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct GemmBf16Params {
+    /// `[rows, depth]`, on 16 bytes.
+    pub x: *const tw_bf16,
+    /// `[columns, depth]`, on 16 bytes.
+    pub w: *const tw_bf16,
+    /// `[columns]`, on 4 bytes, or null.
+    pub bias: *const tw_bf16,
+    /// `[rows, columns]`, on 16 bytes: of a store; of a gated sum, added to.
+    pub out_bf16: *mut tw_bf16,
+    /// `[rows, columns]`, on 8 bytes: of a store in f32.
+    pub out_f32: *mut f32,
+    /// `[rows, ceil(columns / 128)]`, sums of squares: of a store, or null.
+    pub row_sums: *mut f32,
+    /// `[ceil(rows / rows_per_gate), columns]`, on 16 bytes: of a gated sum.
+    pub gate: *const f32,
+    /// At least 1.
+    pub rows: i64,
+    /// At least 1.
+    pub columns: i64,
+    /// A multiple of 8, at least 8.
+    pub depth: i64,
+    /// At least 1 in a gated sum.
+    pub rows_per_gate: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of GemmBf16Params"][::std::mem::size_of::<GemmBf16Params>() - 88usize];
+    ["Alignment of GemmBf16Params"][::std::mem::align_of::<GemmBf16Params>() - 8usize];
+    ["Offset of field: GemmBf16Params::x"][::std::mem::offset_of!(GemmBf16Params, x) - 0usize];
+    ["Offset of field: GemmBf16Params::w"][::std::mem::offset_of!(GemmBf16Params, w) - 8usize];
+    ["Offset of field: GemmBf16Params::bias"][::std::mem::offset_of!(GemmBf16Params, bias) - 16usize];
+    ["Offset of field: GemmBf16Params::out_bf16"][::std::mem::offset_of!(GemmBf16Params, out_bf16) - 24usize];
+    ["Offset of field: GemmBf16Params::out_f32"][::std::mem::offset_of!(GemmBf16Params, out_f32) - 32usize];
+    ["Offset of field: GemmBf16Params::row_sums"][::std::mem::offset_of!(GemmBf16Params, row_sums) - 40usize];
+    ["Offset of field: GemmBf16Params::gate"][::std::mem::offset_of!(GemmBf16Params, gate) - 48usize];
+    ["Offset of field: GemmBf16Params::rows"][::std::mem::offset_of!(GemmBf16Params, rows) - 56usize];
+    ["Offset of field: GemmBf16Params::columns"][::std::mem::offset_of!(GemmBf16Params, columns) - 64usize];
+    ["Offset of field: GemmBf16Params::depth"][::std::mem::offset_of!(GemmBf16Params, depth) - 72usize];
+    ["Offset of field: GemmBf16Params::rows_per_gate"][::std::mem::offset_of!(GemmBf16Params, rows_per_gate) - 80usize];
+};
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
 unsafe impl Params for QuantBlockParams {
@@ -238,6 +281,19 @@ unsafe impl Params for GemmI8Params {
         visit("row_sums", self.row_sums as u64);
         visit("out_values", self.out_values as u64);
         visit("out_scales", self.out_scales as u64);
+        visit("gate", self.gate as u64);
+    }
+}
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for GemmBf16Params {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("x", self.x as u64);
+        visit("w", self.w as u64);
+        visit("bias", self.bias as u64);
+        visit("out_bf16", self.out_bf16 as u64);
+        visit("out_f32", self.out_f32 as u64);
+        visit("row_sums", self.row_sums as u64);
         visit("gate", self.gate as u64);
     }
 }

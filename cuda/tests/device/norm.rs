@@ -227,3 +227,24 @@ fn no_rows_are_no_work_and_what_does_not_fit_is_refused() {
         assert!(matches!(refused, Err(Error::Size { must: "a multiple of 128", .. })), "{refused:?}");
     }
 }
+
+#[test]
+fn a_recorded_norm_gives_the_bytes_of_a_queued_one_every_time() {
+    for device in devices() {
+        let case = Case::new(Kind::OutlierChannel, 6, 1536, 3);
+        let want = case.bf16_rows(&device, LayerNormRule::Padded, false);
+        let stream = device.stream().unwrap();
+        let [shift, scale] = case.tables(&stream);
+        let (x, mut out) = (stream.upload(&case.x).unwrap(), stream.allocate(case.x.len()).unwrap());
+        let norm = NormModQuant::load(&device).unwrap();
+        let then = case.then(false, &shift, &scale);
+        let queue =
+            |stream: &Stream| norm.run(stream, LayerNormRule::Padded, EPS, x.view(), case.width, then, NormedRows::Bf16(out.view_mut()));
+        let mut graph = stream.capture(queue).unwrap();
+        for _ in 0..2 {
+            out.view_mut().fill_bytes(0).unwrap();
+            graph.replay().unwrap();
+            assert_eq!(out.to_vec().unwrap(), want);
+        }
+    }
+}

@@ -25,8 +25,20 @@ struct Part {
     ops: &'static [&'static [OpKernel]],
 }
 
-const PARTS: [Part; 1] =
-    [Part { name: "cuda", files: kernels::ALL, ops: &[&ops::quant::device::KERNELS, &ops::gemm_int8::device::KERNELS] }];
+const PARTS: [Part; 2] = [
+    Part {
+        name: "cuda",
+        files: kernels::ALL,
+        ops: &[
+            &ops::quant::device::KERNELS,
+            &ops::gemm_int8::device::KERNELS,
+            &ops::gemm::device::KERNELS,
+            &ops::norm::device::KERNELS,
+            &ops::rope::device::KERNELS,
+        ],
+    },
+    Part { name: "sla", files: turbowan_sla::kernels::ALL, ops: &[&turbowan_sla::device::KERNELS] },
+];
 
 /// Runs the command.
 ///

@@ -24,6 +24,7 @@
 //! ```
 
 pub(crate) mod blocked;
+pub mod device;
 pub(crate) mod epilogue;
 mod halves;
 pub(crate) mod interleave;
