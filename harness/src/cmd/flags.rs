@@ -144,6 +144,21 @@ pub struct Shared {
     /// Folder where prompt embeddings are kept between runs.
     #[arg(long = "cache_dir", alias = "cache-dir", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// Keep the queries, keys and values that chosen blocks attend with, a .safetensors file each, in this folder.
+    #[arg(long, value_name = "DIR")]
+    pub capture: Option<PathBuf>,
+    /// Blocks that are captured: numbers from 0, first, middle, last, or all.
+    #[arg(
+        long = "capture_blocks",
+        alias = "capture-blocks",
+        value_name = "LIST",
+        default_value = "first,middle,last",
+        requires = "capture"
+    )]
+    pub capture_blocks: String,
+    /// Steps that are captured: numbers from 0, first, middle, last, or all.
+    #[arg(long = "capture_steps", alias = "capture-steps", value_name = "LIST", default_value = "first,last", requires = "capture")]
+    pub capture_steps: String,
     /// Events and the result as JSON lines on standard output.
     #[arg(long)]
     pub json: bool,

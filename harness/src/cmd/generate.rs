@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::progress::{Progress, Style};
 use crate::request::{AttentionChoice, FileRef, Mode, Models, Precision, Request, SamplerChoice};
 use crate::run::Run;
+use crate::run::capture::Capture;
 use crate::run::state::SavedRun;
 use crate::video::Output;
 
@@ -92,7 +93,11 @@ fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> 
         }
     };
     let output = Output::new(&save_path)?;
-    finish(Run { request: &request, output, resumed, cache: shared.cache_dir.clone(), progress }, shared.json)
+    let capture = match &shared.capture {
+        Some(folder) => Some(Capture::new(folder, &request, &shared.capture_blocks, &shared.capture_steps)?),
+        None => None,
+    };
+    finish(Run { request: &request, output, resumed, cache: shared.cache_dir.clone(), capture, progress }, shared.json)
 }
 
 /// Runs a request and tells where its videos are.

@@ -53,5 +53,5 @@ pub fn run(args: &Rerun) -> Result<(), Error> {
     });
     let progress = Progress::new(Style::detect(args.json).listener());
     let output = Output::new(&save_path)?;
-    finish(Run { request: &request, output, resumed: None, cache: None, progress: &progress }, args.json)
+    finish(Run { request: &request, output, resumed: None, cache: None, capture: None, progress: &progress }, args.json)
 }

@@ -1,5 +1,6 @@
 //! A request becomes files: text, image, denoising, decoding, writing, each stage told and timed.
 
+pub mod capture;
 pub mod models;
 pub mod stages;
 pub mod state;
@@ -17,6 +18,7 @@ use crate::progress::Progress;
 use crate::request::{Mode, Request};
 use crate::sidecar;
 use crate::video::{Frames, Output};
+use capture::Capture;
 use stages::Stages;
 use state::SavedRun;
 use watch::Follow;
@@ -31,6 +33,8 @@ pub struct Run<'a> {
     pub resumed: Option<SavedRun>,
     /// Folder where prompt embeddings are kept.
     pub cache: Option<PathBuf>,
+    /// Blocks whose queries, keys and values are kept.
+    pub capture: Option<Capture>,
     /// Who listens.
     pub progress: &'a Progress,
 }
@@ -66,11 +70,12 @@ impl Run<'_> {
             return Err(Error::broken(state_path, "its latent is not of the request's size"));
         }
         let mut follow = Follow::new(self.progress, self.request, self.output.path().to_owned(), state_path.to_owned(), start.clone());
+        follow.capture = self.capture.clone();
         let done = if start.step < sampling.steps() {
             let conditions = stages.conditions(self.cache.as_deref(), sampling.is_guided(), &mut follow)?;
             follow.save()?;
             let done = stages.denoise(start, &sampling, &mut noise, &conditions, &mut follow);
-            if let Some(error) = follow.save_failed.take() {
+            if let Some(error) = follow.failed.take() {
                 return Err(error);
             }
             done?

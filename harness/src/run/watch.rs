@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use turbowan_wan_model::pipeline::{Event, Snapshot, Watch};
+use turbowan_wan_model::backend::Heads;
+use turbowan_wan_model::pipeline::{AttentionPlace, Event, Snapshot, Watch};
 use turbowan_wan_model::{Error as ModelError, Result as ModelResult};
 
 use crate::progress::{Progress, Stage};
 use crate::request::Request;
+use crate::run::capture::Capture;
 use crate::run::state::SavedRun;
 
 /// Set by Ctrl-C; looked at after every block and every latent frame.
@@ -35,15 +37,17 @@ pub struct Follow<'a> {
     stage: Option<Stage<'a>>,
     saved: SavedRun,
     path: PathBuf,
-    /// Set when the state could not be written.
-    pub save_failed: Option<crate::Error>,
+    /// Blocks whose queries, keys and values are kept.
+    pub capture: Option<Capture>,
+    /// Set when a file could not be written.
+    pub failed: Option<crate::Error>,
 }
 
 impl<'a> Follow<'a> {
     /// Follows the run that makes `save_path`; its state goes to `path`.
     pub fn new(progress: &'a Progress, request: &Request, save_path: PathBuf, path: PathBuf, snapshot: Snapshot) -> Self {
         let saved = SavedRun { request: request.clone(), save_path, snapshot };
-        Self { progress, stage: None, saved, path, save_failed: None }
+        Self { progress, stage: None, saved, path, capture: None, failed: None }
     }
 
     /// Opens a stage; the one before is ended.
@@ -57,6 +61,14 @@ impl<'a> Follow<'a> {
         if let Some(stage) = self.stage.take() {
             stage.end();
         }
+    }
+
+    /// Stops the run when a file could not be written, and remembers why.
+    fn or_stop(&mut self, written: Result<(), crate::Error>) -> ModelResult<()> {
+        written.map_err(|error| {
+            self.failed = Some(error);
+            ModelError::Cancelled
+        })
     }
 
     /// Writes the state as it is.
@@ -83,10 +95,16 @@ impl Watch for Follow<'_> {
 
     fn stepped(&mut self, snapshot: &Snapshot) -> ModelResult<()> {
         self.saved.snapshot = snapshot.clone();
-        if let Err(error) = self.save() {
-            self.save_failed = Some(error);
-            return Err(ModelError::Cancelled);
-        }
-        Ok(())
+        let saved = self.save();
+        self.or_stop(saved)
+    }
+
+    fn wants_attention(&self, place: AttentionPlace) -> bool {
+        self.capture.as_ref().is_some_and(|capture| capture.wants(place))
+    }
+
+    fn attention(&mut self, place: AttentionPlace, qkv: [Vec<f32>; 3], heads: Heads) -> ModelResult<()> {
+        let written = self.capture.as_ref().map_or(Ok(()), |capture| capture.write(place, &qkv, heads));
+        self.or_stop(written)
     }
 }

@@ -2,9 +2,9 @@
 
 use turbowan_rcm::{Branch, Call, Expert, Network};
 
-use crate::backend::Backend;
+use crate::backend::{Backend, Heads};
 use crate::dit::{Grid, Observer, Place, TextStates, WanDit};
-use crate::pipeline::{Event, Watch};
+use crate::pipeline::{AttentionPlace, Event, Watch};
 use crate::{Error, Result};
 
 /// Opens an expert when the schedule first reaches it; the other one is dropped before.
@@ -93,7 +93,8 @@ impl<B: Backend> Network for WanNetwork<'_, B> {
             (Branch::Unconditional, Some(negative)) => negative,
             _ => &loaded.prompt,
         };
-        let mut guard = Guard { step: call.step, layers: loaded.dit.config().layers, watch: &mut *self.watch };
+        let layers = loaded.dit.config().layers;
+        let mut guard = Guard { step: call.step, branch: call.branch, layers, watch: &mut *self.watch };
         loaded.dit.forward(self.backend, &input, &vec![time; self.samples], text, self.grid, &mut guard)
     }
 }
@@ -101,6 +102,7 @@ impl<B: Backend> Network for WanNetwork<'_, B> {
 /// After every block: a number that is not finite stops the run and is named, progress is told, cancelling is heard.
 struct Guard<'w> {
     step: usize,
+    branch: Branch,
     layers: usize,
     watch: &'w mut dyn Watch,
 }
@@ -115,5 +117,13 @@ impl<B: Backend> Observer<B> for Guard<'_> {
             Place::Block(block) => self.watch.event(Event::Block { step: self.step, block, of: self.layers }),
             Place::Patches | Place::Head => Ok(()),
         }
+    }
+    fn see_attention(&mut self, backend: &B, block: usize, qkv: [&B::Tensor; 3], heads: Heads) -> Result<()> {
+        let place = AttentionPlace { step: self.step, branch: self.branch, block, of: self.layers };
+        if !self.watch.wants_attention(place) {
+            return Ok(());
+        }
+        let [q, k, v] = qkv.map(|rows| backend.download(rows));
+        self.watch.attention(place, [q?, k?, v?], heads)
     }
 }

@@ -9,9 +9,10 @@ pub mod sampling;
 pub use denoise::{Conditions, OpenExpert, WanNetwork};
 pub use sampling::{Sampling, Snapshot};
 
-use turbowan_rcm::Expert;
+use turbowan_rcm::{Branch, Expert};
 
 use crate::Result;
+use crate::backend::Heads;
 
 /// Something that happened inside a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,19 @@ pub enum Event {
     },
 }
 
+/// A block that is about to attend to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionPlace {
+    /// Network call, from 0.
+    pub step: usize,
+    /// Prompt or negative prompt.
+    pub branch: Branch,
+    /// Block, from 0.
+    pub block: usize,
+    /// Blocks of the network.
+    pub of: usize,
+}
+
 /// Follows a run, and may stop it by returning [`crate::Error::Cancelled`].
 pub trait Watch {
     /// Something happened.
@@ -49,6 +63,20 @@ pub trait Watch {
     /// # Errors
     /// An error stops the run.
     fn stepped(&mut self, snapshot: &Snapshot) -> Result<()>;
+
+    /// Whether [`Watch::attention`] is to be told of this block. Nothing is copied for a block that nobody wants.
+    fn wants_attention(&self, _place: AttentionPlace) -> bool {
+        false
+    }
+
+    /// Queries, keys and values of a block, `[batch * tokens, heads * head_dim]` each, normed and turned: what its
+    /// self-attention is about to read.
+    ///
+    /// # Errors
+    /// An error stops the run.
+    fn attention(&mut self, _place: AttentionPlace, _qkv: [Vec<f32>; 3], _heads: Heads) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Follows nothing.
