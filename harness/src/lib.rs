@@ -9,6 +9,7 @@ pub mod progress;
 pub mod request;
 pub mod run;
 pub mod sidecar;
+pub mod verify;
 pub mod video;
 
 pub use error::Error;

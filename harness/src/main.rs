@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{conform, doctor, flags, generate, init_tiny, inspect, rerun};
+use turbowan::cmd::{conform, doctor, flags, generate, init_tiny, inspect, rerun, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Conform(conform::Conform),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
+    /// Every operation on every machine there is, held to the f64 oracle.
+    Verify(verify::Verify),
     /// A small model with random weights, in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {

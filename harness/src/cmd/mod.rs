@@ -8,3 +8,4 @@ pub mod init_tiny;
 pub mod inspect;
 mod locate;
 pub mod rerun;
+pub mod verify;

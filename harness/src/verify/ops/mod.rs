@@ -1,0 +1,61 @@
+//! The operations, a family a file. A file has `OPS`, and a line here.
+
+mod attention;
+mod block_select;
+mod conv3d;
+mod gemm_bf16;
+mod gemm_int8;
+mod norm;
+mod quant;
+mod rope;
+mod sage;
+mod sla;
+mod text;
+mod vae;
+
+use half::bf16;
+
+use super::{Held, Op, Output};
+
+/// Every operation, in the order of the table.
+pub const ALL: &[&[Op]] = &[
+    &quant::OPS,
+    &norm::OPS,
+    &rope::OPS,
+    &gemm_int8::OPS,
+    &gemm_bf16::OPS,
+    &sage::OPS,
+    &block_select::OPS,
+    &sla::OPS,
+    &conv3d::OPS,
+    &text::OPS,
+    &vae::OPS,
+];
+
+/// Every operation whose name contains `part`; all without one.
+pub fn named(part: Option<&str>) -> Vec<Op> {
+    let ops = ALL.iter().copied().flatten().copied();
+    ops.filter(|op| part.is_none_or(|part| op.name.contains(part))).collect()
+}
+
+/// The operation of just this name.
+pub fn exactly(name: &str) -> Option<Op> {
+    ALL.iter().copied().flatten().copied().find(|op| op.name == name)
+}
+
+/// Half a unit in the last of bf16's eight bits: what one rounding moves a value by, at most, as a share of it.
+const HALF_STEP: f64 = 1.0 / 256.0;
+
+/// The nearest bf16 values, and the same in f32.
+fn bf16s(values: &[f32]) -> (Vec<bf16>, Vec<f32>) {
+    let narrow: Vec<bf16> = values.iter().map(|value| bf16::from_f32(*value)).collect();
+    let wide = narrow.iter().map(|value| value.to_f32()).collect();
+    (narrow, wide)
+}
+
+/// Holds the sums of the squares of each 128 values of a row to those of the rows that were stored.
+fn square_sums(rows: &Output, sums: &Output) -> Held {
+    let squares = |part: &[f64]| part.iter().map(|value| value * value).sum::<f64>();
+    let want: Vec<f64> = rows.values.chunks(rows.width.max(1)).flat_map(|row| row.chunks(128).map(squares)).collect();
+    Held::each(sums, &want, |_, want| 24.0 * 6e-8 * want, "24 x 2^-24 of it", "at most 24 roundings on the way of a term")
+}

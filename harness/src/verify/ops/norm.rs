@@ -1,0 +1,157 @@
+//! The norms of a transformer block: layer norm with what follows it, RMS norm with the rotary embedding.
+
+use half::bf16;
+use turbowan_cuda::Rounding;
+use turbowan_cuda::device::Stream;
+use turbowan_cuda::ops::norm::device::{KERNELS, NormModQuant, NormedRows, Then};
+use turbowan_cuda::ops::norm::{LayerNorm, LayerNormRule, Modulation, layer_norm_affine, layer_norm_modulate};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule};
+use turbowan_reference::norm as truth;
+
+use super::bf16s;
+use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
+
+const EPS: f32 = 1e-6;
+
+/// The order of a sum may move a value over a tie: its eight bits, doubled.
+const ONE_UNIT: f64 = 1.0 / 128.0;
+
+/// `groups` rows share a table row; `padded` takes the official fast variance; `affine` a weight and a bias.
+const AXES: &[Axis] = &[
+    Axis::new("rows", 1, 40, 1),
+    Axis::new("width", 8, 5120, 8),
+    Axis::new("groups", 1, 8, 1),
+    Axis::choice("padded", 1),
+    Axis::choice("affine", 1),
+];
+
+/// Both results.
+pub const OPS: [Op; 2] = [
+    Op {
+        name: "layer-norm",
+        about: "bf16(LN(x) (1 + scale) + shift), or LN(x) weight + bias",
+        axes: AXES,
+        cases: || {
+            let shapes: [&[usize]; 8] = [
+                &[1, 8, 1, 0, 0],
+                &[1, 128, 1, 0, 1],
+                &[3, 40, 2, 1, 0],
+                &[7, 384, 3, 0, 0],
+                &[2, 520, 1, 1, 1],
+                &[2, 5120, 2, 0, 0],
+                &[3, 2056, 1, 1, 1],
+                &[5, 1536, 2, 1, 0],
+            ];
+            Case::cross(&shapes, &[4, 640, 2, 1, 0], &Kind::ALL[1..])
+        },
+        tame: |_| {},
+        kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        prepare: |case| Norm::prepare(case, false),
+    },
+    Op {
+        name: "layer-norm-quantise",
+        about: "layer-norm, then int8 with a scale for each 128 values of a row",
+        axes: AXES,
+        cases: || {
+            let shapes: [&[usize]; 4] = [&[1, 128, 1, 0, 0], &[7, 384, 3, 0, 1], &[2, 5120, 2, 1, 1], &[5, 1536, 2, 1, 0]];
+            Case::cross(&shapes, &[4, 640, 2, 0, 0], &Kind::ALL[1..])
+        },
+        tame: |case| case.shape[1] = case.shape[1].next_multiple_of(128),
+        kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        prepare: |case| Norm::prepare(case, true),
+    },
+];
+
+struct Norm {
+    x: Vec<bf16>,
+    wide: Vec<f32>,
+    rows: usize,
+    width: usize,
+    rows_per_group: usize,
+    rule: LayerNormRule,
+    is_affine: bool,
+    is_quantised: bool,
+    shift: Vec<f32>,
+    scale: Vec<f32>,
+    want: Vec<f64>,
+}
+
+impl Norm {
+    fn prepare(case: &Case, is_quantised: bool) -> Result<Box<dyn Prepared>, Fault> {
+        let [rows, width, groups, padded, affine] = case.sizes();
+        let is_affine = affine == 1;
+        let rows_per_group = if is_affine { rows } else { rows.div_ceil(groups.min(rows)) };
+        let tables = rows.div_ceil(rows_per_group) * width;
+        let [shift, scale] = [1, 2].map(|more| Kind::Plain.values(1, tables, case.seed + more));
+        let (x, wide) = bf16s(&case.kind.values(rows, width, case.seed));
+        let rule = if padded == 1 { LayerNormRule::Padded } else { LayerNormRule::Standard };
+        // the oracle multiplies by one more than its table
+        let factors = if is_affine { scale.iter().map(|weight| weight - 1.0).collect() } else { scale.clone() };
+        let want = truth::layer_norm_modulate(&wide, width, padded == 1, EPS.into(), (&shift, &factors, rows_per_group));
+        Ok(Box::new(Self { x, wide, rows, width, rows_per_group, rule, is_affine, is_quantised, shift, scale, want }))
+    }
+
+    fn outputs<T: Into<f64> + Copy>(&self, rows: &[T], int8: Option<(&[i8], &[f32])>) -> Vec<Output> {
+        let mut outputs = vec![Output::new("rows", self.width, rows)];
+        if let Some((values, scales)) = int8 {
+            outputs.extend([Output::new("values", self.width, values), Output::new("scales", self.width / 128, scales)]);
+        }
+        outputs
+    }
+}
+
+impl Prepared for Norm {
+    fn host(&self) -> Result<Vec<Output>, Fault> {
+        let norm = LayerNorm { width: self.width, rule: self.rule, eps: EPS, rounding: Rounding::Bf16 };
+        let mut out = vec![0.0; self.wide.len()];
+        if self.is_affine {
+            layer_norm_affine(&norm, &self.wide, &self.scale, &self.shift, &mut out)?;
+        } else {
+            let modulation = Modulation { shift: &self.shift, scale: &self.scale, rows_per_group: self.rows_per_group };
+            layer_norm_modulate(&norm, &self.wide, modulation, Rounding::Bf16, &mut out)?;
+        }
+        if !self.is_quantised {
+            return Ok(self.outputs(&out, None));
+        }
+        let int8 = Int8Rows::quantise(Int8Rule::PerToken, &out, self.rows, self.width)?;
+        Ok(self.outputs(&out, Some((int8.values(), int8.scales()))))
+    }
+
+    fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
+        let norm = NormModQuant::load(stand.device())?;
+        let (x, shift, scale) = (stand.upload(&self.x)?, stand.upload(&self.shift)?, stand.upload(&self.scale)?);
+        let mut rows = stand.room::<bf16>(self.x.len())?;
+        let then = match self.is_affine {
+            true => Then::Affine { weight: scale.view(), bias: shift.view() },
+            false => Then::Modulate { shift: shift.view(), scale: scale.view(), rows_per_group: self.rows_per_group },
+        };
+        let run = |stream: &Stream, out: NormedRows<'_>| -> Result<(), Fault> {
+            Ok(norm.run(stream, self.rule, EPS, x.view(), self.width, then, out)?)
+        };
+        if !self.is_quantised {
+            stand.launch(|stream| run(stream, NormedRows::Bf16(rows.view_mut())))?;
+            return Ok(self.outputs(&rows.to_vec()?, None));
+        }
+        let (mut values, mut scales) = (stand.room::<i8>(self.x.len())?, stand.room::<f32>(self.x.len() / 128)?);
+        stand.launch(|stream| {
+            run(stream, NormedRows::Both { rows: rows.view_mut(), values: values.view_mut(), scales: scales.view_mut() })
+        })?;
+        Ok(self.outputs(&rows.to_vec()?, Some((&values.to_vec()?, &scales.to_vec()?))))
+    }
+
+    fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {
+        let allowed = |index: usize, want: f64| {
+            let at = index / self.width / self.rows_per_group * self.width + index % self.width;
+            ONE_UNIT * (want.abs() + f64::from(self.shift[at]).abs()) + 1e-6
+        };
+        let why = "the normed row and the result round to bf16";
+        let mut held = vec![Held::each(&outputs[0], &self.want, allowed, "2^-7 (|y| + |shift|)", why)];
+        if let [rows, values, scales] = outputs {
+            let rows: Vec<f32> = rows.values.iter().map(|value| *value as f32).collect();
+            let int8 = Int8Rows::quantise(Int8Rule::PerToken, &rows, self.rows, self.width)?;
+            let why = "the quantiser's bytes of the rows that were stored";
+            held.extend([Held::equal(values, int8.values(), why), Held::equal(scales, int8.scales(), why)]);
+        }
+        Ok(held)
+    }
+}

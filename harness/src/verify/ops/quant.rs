@@ -1,0 +1,81 @@
+//! The block quantisers: integers, so every byte is the oracle's.
+
+use half::bf16;
+use turbowan_cuda::ops::quant::device::{KERNELS, QuantBlock};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule};
+use turbowan_reference::quant::{self as truth, Rule};
+
+use super::bf16s;
+use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn};
+
+const AXES: &[Axis] = &[Axis::new("rows", 1, 400, 1), Axis::new("width", 128, 1024, 128)];
+
+/// The two rules.
+pub const OPS: [Op; 2] = [
+    Op {
+        name: "quantise-128x128",
+        about: "int8 rows, a scale for each 128 x 128 block: the official rule",
+        axes: AXES,
+        cases,
+        tame: as_drawn,
+        kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        prepare: |case| Quantise::prepare(case, Int8Rule::Official, Rule::OFFICIAL),
+    },
+    Op {
+        name: "quantise-1x128",
+        about: "int8 rows, a scale for each 128 values of a row",
+        axes: AXES,
+        cases,
+        tame: as_drawn,
+        kernels: |chip| vec![(KERNELS[1].choose)(chip).1],
+        prepare: |case| Quantise::prepare(case, Int8Rule::PerToken, Rule::PER_TOKEN),
+    },
+];
+
+/// One row, ragged blocks, a block and one more, several columns of blocks.
+fn cases() -> Vec<Case> {
+    Case::cross(&[&[1, 128], &[5, 128], &[127, 256], &[128, 128], &[150, 640], &[257, 384]], &[129, 256], &Kind::ALL[1..])
+}
+
+struct Quantise {
+    x: Vec<bf16>,
+    rows: usize,
+    width: usize,
+    rule: Int8Rule,
+    want: (Vec<i8>, Vec<f32>),
+}
+
+impl Quantise {
+    fn prepare(case: &Case, rule: Int8Rule, oracle: Rule) -> Result<Box<dyn Prepared>, Fault> {
+        let [rows, width] = case.sizes();
+        let (x, wide) = bf16s(&case.kind.values(rows, width, case.seed));
+        let want = truth::quantise(&wide, width, oracle);
+        Ok(Box::new(Self { x, rows, width, rule, want }))
+    }
+
+    fn outputs(&self, values: &[i8], scales: &[f32]) -> Vec<Output> {
+        vec![Output::new("values", self.width, values), Output::new("scales", self.width / 128, scales)]
+    }
+}
+
+impl Prepared for Quantise {
+    fn host(&self) -> Result<Vec<Output>, Fault> {
+        let got = Int8Rows::quantise(self.rule, &self.x, self.rows, self.width)?;
+        Ok(self.outputs(got.values(), got.scales()))
+    }
+
+    fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
+        let quantiser = QuantBlock::load(stand.device())?;
+        let x = stand.upload(&self.x)?;
+        let (mut values, mut scales) = (stand.room(self.want.0.len())?, stand.room(self.want.1.len())?);
+        stand.launch(|stream| {
+            Ok(quantiser.run(stream, self.rule, x.view(), self.rows, self.width, values.view_mut(), scales.view_mut())?)
+        })?;
+        Ok(self.outputs(&values.to_vec()?, &scales.to_vec()?))
+    }
+
+    fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {
+        let why = "the rule is defined in f32, step by step";
+        Ok(vec![Held::equal(&outputs[0], &self.want.0, why), Held::equal(&outputs[1], &self.want.1, why)])
+    }
+}
