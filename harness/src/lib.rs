@@ -3,6 +3,7 @@
 pub mod allocator;
 pub mod atomic_file;
 pub mod cmd;
+pub mod compare;
 pub mod conform;
 pub mod error;
 pub mod progress;

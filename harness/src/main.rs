@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{conform, doctor, flags, generate, init_tiny, inspect, rerun, verify};
+use turbowan::cmd::{compare, conform, doctor, flags, generate, init_tiny, inspect, rerun, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Every operation on every machine there is, held to the f64 oracle.
     Verify(verify::Verify),
+    /// Two attention types, two machines or two records side by side.
+    Compare(compare::Compare),
     /// A small model with random weights, in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Conform(args) => conform::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {
