@@ -33,6 +33,19 @@ impl Memory {
         Ok(Self { place, stream: stream.clone(), is_settled: false })
     }
 
+    fn zeros(stream: &Stream, bytes: usize) -> Result<Self, Error> {
+        if matches!(stream.queue(), Queue::Cuda(_)) {
+            let memory = Arc::new(Self::new(stream, bytes)?);
+            memory.fill(0, bytes, 0)?;
+            // nothing is being recorded, or there would be no new memory: no graph holds it
+            return Arc::into_inner(memory).ok_or(Error::Capturing { what: "an allocation" });
+        }
+        stream.refuse_capture("an allocation")?;
+        let memory = emulated::Memory::zeros(bytes);
+        let memory = memory.ok_or(Error::Size { what: "bytes of a buffer", must: "what the system has addresses for", found: bytes })?;
+        Ok(Self { place: Place::Emulated(memory), stream: stream.clone(), is_settled: false })
+    }
+
     fn address(&self) -> u64 {
         match &self.place {
             Place::Cuda(memory) => memory.address,
@@ -116,6 +129,11 @@ impl<T: Plain> Buffer<T> {
     pub(super) fn new(stream: &Stream, len: usize) -> Result<Self, Error> {
         let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
         Ok(Self { memory: Arc::new(Memory::new(stream, bytes)?), len, kind: PhantomData })
+    }
+
+    pub(super) fn zeros(stream: &Stream, len: usize) -> Result<Self, Error> {
+        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
+        Ok(Self { memory: Arc::new(Memory::zeros(stream, bytes)?), len, kind: PhantomData })
     }
 
     /// Values.

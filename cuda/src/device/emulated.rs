@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use memmap2::{MmapOptions, MmapRaw};
+
 /// In which order the emulator gives the threads of a block their turns. A kernel is right only if it is right in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Schedule {
@@ -37,11 +39,14 @@ pub struct EmulatorOptions {
     pub seed: u64,
     /// The compute capability that it stands for: it limits shared memory, and launchers choose kernels by it.
     pub capability: (u32, u32),
+    /// Of each launch only these blocks: the first, and how many. A launch over more memory than a machine has can so be
+    /// looked at where its offsets are largest, in memory of [`super::Stream::zeros`].
+    pub blocks: Option<(u64, u64)>,
 }
 
 impl Default for EmulatorOptions {
     fn default() -> Self {
-        Self { schedule: Schedule::default(), copies: Copies::default(), seed: 0, capability: (8, 0) }
+        Self { schedule: Schedule::default(), copies: Copies::default(), seed: 0, capability: (8, 0), blocks: None }
     }
 }
 
@@ -58,6 +63,12 @@ impl EmulatorOptions {
     pub fn for_capability(self, capability: (u32, u32)) -> Self {
         Self { capability, ..self }
     }
+
+    /// The same for `count` blocks of each launch, from `first` on.
+    #[must_use]
+    pub fn for_blocks(self, first: u64, count: u64) -> Self {
+        Self { blocks: Some((first, count)), ..self }
+    }
 }
 
 /// Kernels that this program can run on the emulator, by name; none in a build without it.
@@ -70,38 +81,59 @@ const NEVER_WRITTEN: u8 = 0xFF;
 
 /// As device memory, it starts on a boundary of 256 bytes.
 #[repr(C, align(256))]
-struct Line([AtomicU8; 256]);
+pub(super) struct Line([AtomicU8; 256]);
 
 /// Host memory in the place of device memory. Kernels write to it through its address, hence the atomic bytes.
-pub(super) struct Memory {
-    lines: Box<[Line]>,
+pub(super) enum Memory {
+    Lines(Box<[Line]>),
+    /// Pages of zeros that the system gives when they are touched.
+    Pages(MmapRaw),
 }
 
 impl Memory {
     pub(super) fn new(bytes: usize) -> Self {
         let line = || Line([const { AtomicU8::new(NEVER_WRITTEN) }; 256]);
         // an empty buffer has an address too
-        Self { lines: (0..bytes.div_ceil(256).max(1)).map(|_| line()).collect() }
+        Self::Lines((0..bytes.div_ceil(256).max(1)).map(|_| line()).collect())
+    }
+
+    /// Memory of zeros that takes pages only where it is touched; none where the system has not so many addresses.
+    pub(super) fn zeros(bytes: usize) -> Option<Self> {
+        let pages = MmapOptions::new().len(bytes.max(1)).no_reserve_swap().map_anon().ok()?;
+        Some(Self::Pages(pages.into()))
     }
 
     pub(super) fn address(&self) -> u64 {
-        self.lines.as_ptr().expose_provenance() as u64
+        self.all().as_ptr().expose_provenance() as u64
     }
 
-    fn bytes(&self, from: usize, count: usize) -> impl Iterator<Item = &AtomicU8> {
-        self.lines[from / 256..].iter().flat_map(|line| &line.0).skip(from % 256).take(count)
+    fn all(&self) -> &[AtomicU8] {
+        match self {
+            Self::Lines(lines) => {
+                // SAFETY: a line is 256 atomic bytes and nothing else, its alignment being its size.
+                unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * 256) }
+            }
+            Self::Pages(pages) => {
+                // SAFETY: mapped for as long as `pages` lives, readable and writable, and touched as atomic bytes alone.
+                unsafe { std::slice::from_raw_parts(pages.as_ptr().cast(), pages.len()) }
+            }
+        }
+    }
+
+    fn bytes(&self, from: usize, count: usize) -> &[AtomicU8] {
+        &self.all()[from..][..count]
     }
 
     pub(super) fn write(&self, from: usize, bytes: &[u8]) {
-        self.bytes(from, bytes.len()).zip(bytes).for_each(|(to, byte)| to.store(*byte, Ordering::Relaxed));
+        self.bytes(from, bytes.len()).iter().zip(bytes).for_each(|(to, byte)| to.store(*byte, Ordering::Relaxed));
     }
 
     pub(super) fn read(&self, from: usize, bytes: &mut [u8]) {
-        self.bytes(from, bytes.len()).zip(bytes).for_each(|(at, byte)| *byte = at.load(Ordering::Relaxed));
+        self.bytes(from, bytes.len()).iter().zip(bytes).for_each(|(at, byte)| *byte = at.load(Ordering::Relaxed));
     }
 
     pub(super) fn fill(&self, from: usize, count: usize, value: u8) {
-        self.bytes(from, count).for_each(|to| to.store(value, Ordering::Relaxed));
+        self.bytes(from, count).iter().for_each(|to| to.store(value, Ordering::Relaxed));
     }
 
     /// Copies from other memory, or from a part of its own, as if all had been read before any is written.

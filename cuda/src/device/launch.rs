@@ -247,12 +247,15 @@ impl EmulatedLaunch {
     fn run(&self) -> Result<(), Error> {
         // Shares by the grid alone, never by the number of threads, so that a fault is always the same one.
         const SHARES: u64 = 64;
-        let blocks = self.launch.blocks();
+        let (start, blocks) = match self.options.blocks {
+            None => (0, self.launch.blocks()),
+            Some((first, count)) => (first, count.min(self.launch.blocks().saturating_sub(first))),
+        };
         let share = blocks.div_ceil(SHARES).max(1);
         let fault = Mutex::new(None::<(usize, String)>);
         for_each_task(usize::try_from(blocks.div_ceil(share)).unwrap_or(usize::MAX), |task| {
             let first = task as u64 * share;
-            if let Err(message) = self.run_blocks(first, share.min(blocks - first)) {
+            if let Err(message) = self.run_blocks(start + first, share.min(blocks - first)) {
                 let mut fault = locked(&fault);
                 if fault.as_ref().is_none_or(|(earlier, _)| task < *earlier) {
                     *fault = Some((task, message));

@@ -57,6 +57,15 @@ impl Stream {
         Buffer::new(self, len)
     }
 
+    /// Memory for `len` values whose bytes are zero. The emulator's takes pages only where it is touched, so it may be larger
+    /// than the machine's memory.
+    ///
+    /// # Errors
+    /// [`Error::Capturing`], [`Error::Size`] where the system has not so many addresses, or what the driver says.
+    pub fn zeros<T: Plain>(&self, len: usize) -> Result<Buffer<T>, Error> {
+        Buffer::zeros(self, len)
+    }
+
     /// Memory with a copy of `values`.
     ///
     /// # Errors

@@ -206,3 +206,19 @@ fn a_recording_that_fails_leaves_the_stream_usable() {
         assert_eq!(buffer.to_vec().unwrap(), [2; 4]);
     }
 }
+
+#[test]
+fn the_last_blocks_of_a_launch_past_memory_can_be_looked_at() {
+    let rows = (1usize << 31) / 128 + 3;
+    let first = rows as u64 / 64;
+    let Ok(device) = Device::emulated(EmulatorOptions::default().for_blocks(first, 1)) else { return };
+    let stream = device.stream().unwrap();
+    let Ok(mut x) = stream.zeros::<bf16>(rows * 128) else { return println!("skipped: no addresses") };
+    let (mut values, mut scales) = (stream.zeros::<i8>(rows * 128).unwrap(), stream.zeros::<f32>(rows).unwrap());
+    x.view_mut().slice((rows - 1) * 128..rows * 128).unwrap().write(&[bf16::from_f32(-2.0); 128]).unwrap();
+    let quantiser = QuantBlock::load(&device).unwrap();
+    quantiser.run(&stream, Int8Rule::PerToken, x.view(), rows, 128, values.view_mut(), scales.view_mut()).unwrap();
+    assert_eq!(values.view().slice((rows - 1) * 128..rows * 128).unwrap().to_vec().unwrap(), [-127; 128]);
+    assert_eq!(scales.view().slice(rows - 2..rows).unwrap().to_vec().unwrap(), [1e-8 / 127.0, 2.0 / 127.0]);
+    assert_eq!(scales.view().slice(0..1).unwrap().to_vec().unwrap(), [0.0], "the first blocks were left out");
+}

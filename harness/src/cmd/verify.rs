@@ -25,7 +25,7 @@ pub struct Verify {
     #[arg(long, value_name = "CASE", conflicts_with_all = ["op", "fuzz"])]
     pub case: Option<String>,
     /// Random cases for this long, instead of the operations' own.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", allow_negative_numbers = true)]
     pub fuzz: Option<f64>,
     /// Seed of the random cases.
     #[arg(long, default_value_t = 1)]

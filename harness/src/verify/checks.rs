@@ -1,8 +1,8 @@
 //! Laws that every operation keeps, whatever it computes.
 
-use turbowan_cuda::device::Device;
+use turbowan_cuda::device::{Device, EmulatorOptions};
 
-use super::{Fault, Held, Output, Place, Prepared, Queued, outputs};
+use super::{Fault, Held, Output, Place, Prepared, Queued, Stand, outputs};
 
 /// A law.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,33 @@ impl Check {
             Self::SideBySide => "two at once",
             Self::Replay => "graph replay",
         }
+    }
+}
+
+/// A case of an operation behind so many rows or heads of zeros that its values lie past the 2^31st. The emulator runs the
+/// case's own blocks alone, in memory that takes pages only where it is touched; a GPU runs the whole launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Far {
+    /// The case's shape; its input is standard normal.
+    pub shape: &'static [usize],
+    /// Rows, or heads, of zeros before it.
+    pub lead: usize,
+    /// The first block of the case, and how many it has.
+    pub blocks: (u64, u64),
+}
+
+impl Far {
+    /// The stand on a GPU, or on the emulator as `capability`.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn stand(&self, gpu: Option<&Device>, capability: (u32, u32)) -> Result<Stand, Fault> {
+        let (first, count) = self.blocks;
+        let device = match gpu {
+            Some(device) => device.clone(),
+            None => Device::emulated(EmulatorOptions::default().for_capability(capability).for_blocks(first, count))?,
+        };
+        Ok(Stand::behind(&device, self.lead)?)
     }
 }
 

@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use turbowan_cuda::device::Device;
 
 pub use case::{Axis, Case, Kind};
-pub use checks::Check;
+pub use checks::{Check, Far};
 pub use held::{Held, Output};
 pub use runner::{Fault, Machine, Modes, Place, Queued, Stand};
 
@@ -37,6 +37,8 @@ pub struct Op {
     pub tame: fn(&mut Case),
     /// The kernels that a chip takes; none where it has none, or the operation no kernel.
     pub kernels: fn((u32, u32)) -> Vec<&'static str>,
+    /// Launches whose offsets lie past 2^31.
+    pub far: &'static [Far],
     /// Inputs and truth of a case.
     pub prepare: fn(&Case) -> Result<Box<dyn Prepared>, Fault>,
 }
@@ -206,8 +208,29 @@ impl Plan {
                 };
                 rows.push(Row { check: Some(check.name()), ..row(op, case, &bench, held, outcome) });
             }
+            if bench.place != Place::Host && bench.skipped.is_none() {
+                rows.extend(op.far.iter().map(|far| self.far(op, far, &bench)));
+            }
         }
         rows
+    }
+
+    fn far(&self, op: &Op, far: &Far, bench: &Bench) -> Row {
+        let case = Case::new(Kind::Plain, far.shape);
+        let gpu = self.machine.gpu.as_ref().filter(|_| bench.place == Place::Cuda);
+        let capability = bench.devices.first().map_or((8, 0), |device| device.chip().capability);
+        let held = || -> Result<Vec<Held>, Fault> {
+            let prepared = (op.prepare)(&case)?;
+            prepared.hold(&prepared.device(&far.stand(gpu, capability)?)?, bench.place)
+        };
+        let (held, outcome) = match held() {
+            Ok(held) => {
+                let outcome = if held.iter().all(Held::passes) { Outcome::Passed } else { Outcome::Failed(None) };
+                (held, outcome)
+            }
+            Err(fault) => (Vec::new(), failed(&fault)),
+        };
+        Row { check: Some("past 2^31"), modes: 1, ..row(op, &case, bench, held, outcome) }
     }
 
     /// The machines that an operation runs on: the host, each chip of the emulator that takes other kernels than those

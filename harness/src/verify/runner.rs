@@ -2,6 +2,7 @@
 
 use turbowan_cuda::Error as CudaError;
 use turbowan_cuda::device::{Buffer, Device, EmulatorOptions, Stream, emulated_kernels};
+use turbowan_cuda::host::aligned::Plain;
 
 /// Anything that keeps a case from being run.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,9 @@ pub enum Fault {
     /// The operation has no kernel.
     #[error("it runs on the host alone")]
     HostOnly,
+    /// There are not so many addresses.
+    #[error("this machine gives no {0} bytes")]
+    Memory(usize),
     /// The case is one that the operation does not take.
     #[error("no case of it: {0}")]
     Case(&'static str),
@@ -31,6 +35,7 @@ impl Fault {
     pub fn excuse(&self) -> Option<String> {
         match self {
             Self::HostOnly
+            | Self::Memory(_)
             | Self::Cuda(
                 CudaError::NoKernels { .. } | CudaError::WrongChip { .. } | CudaError::NoEmulator | CudaError::DriverTooOld { .. },
             ) => Some(self.to_string()),
@@ -136,6 +141,7 @@ pub enum Queued {
 pub struct Stand {
     stream: Stream,
     queued: Queued,
+    lead: usize,
 }
 
 impl Stand {
@@ -144,7 +150,15 @@ impl Stand {
     /// # Errors
     /// What the driver says.
     pub fn new(device: &Device, queued: Queued) -> Result<Self, CudaError> {
-        Ok(Self { stream: device.stream()?, queued })
+        Ok(Self { stream: device.stream()?, queued, lead: 0 })
+    }
+
+    /// One whose operands begin with `lead` rows (or heads) of zeros, so that those of the case lie far out.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn behind(device: &Device, lead: usize) -> Result<Self, CudaError> {
+        Ok(Self { lead, ..Self::new(device, Queued::Eagerly)? })
     }
 
     /// The device.
@@ -157,20 +171,61 @@ impl Stand {
         &self.stream
     }
 
+    /// Rows (or heads) of zeros before those of the case: part of the shape that is launched.
+    pub fn lead(&self) -> usize {
+        self.lead
+    }
+
     /// Memory with a copy of `values`.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn upload<T: turbowan_cuda::host::aligned::Plain>(&self, values: &[T]) -> Result<Buffer<T>, CudaError> {
-        self.stream.upload(values)
+    pub fn upload<T: Plain>(&self, values: &[T]) -> Result<Buffer<T>, Fault> {
+        Ok(self.stream.upload(values)?)
+    }
+
+    /// Memory with a copy of `values` behind `before` zeros.
+    ///
+    /// # Errors
+    /// [`Fault::Memory`], or what the driver says.
+    pub fn upload_behind<T: Plain>(&self, before: usize, values: &[T]) -> Result<Buffer<T>, Fault> {
+        if before == 0 {
+            return self.upload(values);
+        }
+        let mut buffer = self.room_behind(before, values.len())?;
+        buffer.view_mut().slice(before..before + values.len())?.write(values)?;
+        Ok(buffer)
     }
 
     /// Memory for `len` values, not set.
     ///
     /// # Errors
     /// What the driver says.
-    pub fn room<T: turbowan_cuda::host::aligned::Plain>(&self, len: usize) -> Result<Buffer<T>, CudaError> {
-        self.stream.allocate(len)
+    pub fn room<T: Plain>(&self, len: usize) -> Result<Buffer<T>, Fault> {
+        Ok(self.stream.allocate(len)?)
+    }
+
+    /// Memory for `len` values behind `before` zeros.
+    ///
+    /// # Errors
+    /// [`Fault::Memory`], or what the driver says.
+    pub fn room_behind<T: Plain>(&self, before: usize, len: usize) -> Result<Buffer<T>, Fault> {
+        if before == 0 {
+            return self.room(len);
+        }
+        self.stream.zeros(before + len).map_err(|error| match error {
+            CudaError::Size { found, .. } => Fault::Memory(found),
+            CudaError::Driver { name, .. } if name.contains("OUT_OF_MEMORY") => Fault::Memory((before + len) * size_of::<T>()),
+            other => other.into(),
+        })
+    }
+
+    /// The last `len` values, which are the case's.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn results<T: Plain>(&self, buffer: &Buffer<T>, len: usize) -> Result<Vec<T>, Fault> {
+        Ok(buffer.view().slice(buffer.len() - len..buffer.len())?.to_vec()?)
     }
 
     /// Queues what `work` launches: at once, or recorded as a graph that is then replayed once.

@@ -6,9 +6,9 @@ use turbowan_reference::sla::{Head, pooled_scores};
 use turbowan_sla::device::{BlockSelect, KERNELS, Pooled};
 use turbowan_sla::{Density, block_map};
 
-use super::HALF_STEP;
 use super::attention::{Heads, shape_of};
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
+use super::{FAR_ROWS, HALF_STEP};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
 
 /// `percent` is the share of key blocks that is kept.
 const AXES: &[Axis] = &[
@@ -42,6 +42,8 @@ pub const OPS: [Op; 1] = [Op {
     },
     tame: |_| {},
     kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+    // 16 key blocks of 128 channels a head
+    far: &[Far { shape: &[1, 128, 1024, 128, 20], lead: FAR_ROWS / 16, blocks: (FAR_ROWS as u64 / 16, 1) }],
     prepare: Select::prepare,
 }];
 
@@ -112,13 +114,17 @@ impl Prepared for Select {
             k.extend(pooled(&keys, shape.head_dim, BLOCKS.1, true));
         }
         let narrow = |rows: &[f64]| rows.iter().map(|row| bf16::from_f64(*row)).collect::<Vec<_>>();
-        let (q, k) = (stand.upload(&narrow(&q))?, stand.upload(&narrow(&k))?);
-        let (problems, query_blocks, key_blocks) = (shape.problems(), self.query_blocks(), self.key_blocks());
-        let mut lists = stand.room::<u32>(problems * query_blocks * self.density.blocks(key_blocks))?;
+        // whole heads of zeros come first
+        let (own, lead) = (shape.problems(), stand.lead());
+        let behind = |values: usize| lead * (values / own);
+        let (q, k) = (stand.upload_behind(behind(q.len()), &narrow(&q))?, stand.upload_behind(behind(k.len()), &narrow(&k))?);
+        let (problems, query_blocks, key_blocks) = (lead + own, self.query_blocks(), self.key_blocks());
+        let len = own * query_blocks * self.density.blocks(key_blocks);
+        let mut lists = stand.room_behind::<u32>(behind(len), len)?;
         let pooled = Pooled { q: q.view(), k: k.view(), problems, query_blocks, key_blocks, head_dim: shape.head_dim };
         let kernel = BlockSelect::load(stand.device())?;
         stand.launch(|stream| Ok(kernel.run(stream, pooled, self.density, lists.view_mut())?))?;
-        Ok(self.output(&lists.to_vec()?))
+        Ok(self.output(&stand.results(&lists, len)?))
     }
 
     fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {

@@ -50,6 +50,7 @@ pub const OPS: [Op; 1] = [Op {
         case.shape[7] = case.shape[7].min(case.shape[4] - 1);
     },
     kernels: no_kernels,
+    far: &[],
     prepare: Convolve::prepare,
 }];
 

@@ -6,8 +6,8 @@ use turbowan_cuda::ops::gemm::device::{DeviceMatrix, GemmBf16, KERNELS};
 use turbowan_cuda::ops::gemm::{Epilogue, PackedMatrix, Then, gemm};
 use turbowan_reference::gemm as truth;
 
-use super::{HALF_STEP, bf16s, square_sums};
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn, no_kernels};
+use super::{FAR_ROWS, HALF_STEP, bf16s, square_sums};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn, no_kernels};
 
 const AXES: &[Axis] = &[Axis::new("rows", 1, 300, 1), Axis::new("out", 1, 300, 1), Axis::new("input", 8, 1200, 8)];
 
@@ -56,6 +56,7 @@ const fn op(name: &'static str, about: &'static str, prepare: fn(&Case) -> Resul
         },
         tame: as_drawn,
         kernels: no_kernels,
+        far: &[Far { shape: &[5, 128, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 128, 1) }],
         prepare,
     }
 }
@@ -146,23 +147,27 @@ impl Prepared for Product {
     fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
         let [rows, n, input] = self.shape;
         let product = GemmBf16::load(stand.device())?;
-        let (x, w, bias) = (stand.upload(&self.x)?, stand.upload(&self.w)?, stand.upload(&self.bias.0)?);
-        let (x, w, bias) = (DeviceMatrix::new(rows, input, x.view())?, DeviceMatrix::new(n, input, w.view())?, Some(bias.view()));
+        let lead = stand.lead();
+        let (x, w, bias) = (stand.upload_behind(lead * input, &self.x)?, stand.upload(&self.w)?, stand.upload(&self.bias.0)?);
+        let (x, w) = (DeviceMatrix::new(lead + rows, input, x.view())?, DeviceMatrix::new(n, input, w.view())?);
+        let (bias, len, before, parts) = (Some(bias.view()), rows * n, lead * n, n.div_ceil(128));
         match self.end {
             End::F32 => {
-                let mut out = stand.room::<f32>(rows * n)?;
+                let mut out = stand.room_behind::<f32>(before, len)?;
                 stand.launch(|stream| Ok(product.store_f32(stream, x, w, bias, out.view_mut())?))?;
-                Ok(vec![Output::new("out", n, &out.to_vec()?)])
+                Ok(vec![Output::new("out", n, &stand.results(&out, len)?)])
             }
             End::Store => {
-                let (mut out, mut sums) = (stand.room::<bf16>(rows * n)?, stand.room::<f32>(rows * n.div_ceil(128))?);
+                let (mut out, mut sums) = (stand.room_behind::<bf16>(before, len)?, stand.room_behind::<f32>(lead * parts, rows * parts)?);
                 stand.launch(|stream| Ok(product.store(stream, x, w, bias, out.view_mut(), Some(sums.view_mut()))?))?;
-                Ok(vec![Output::new("out", n, &out.to_vec()?), Output::new("sums of squares", n.div_ceil(128), &sums.to_vec()?)])
+                let (out, sums) = (stand.results(&out, len)?, stand.results(&sums, rows * parts)?);
+                Ok(vec![Output::new("out", n, &out), Output::new("sums of squares", parts, &sums)])
             }
             End::AddGated => {
-                let (mut out, gate) = (stand.upload(&self.residual.0)?, stand.upload(&self.gate)?);
+                let mut out = stand.upload_behind(before, &self.residual.0)?;
+                let gate = stand.upload_behind(lead / ROWS_PER_GATE * n, &self.gate)?;
                 stand.launch(|stream| Ok(product.add_gated(stream, x, w, bias, gate.view(), ROWS_PER_GATE, out.view_mut())?))?;
-                Ok(vec![Output::new("out", n, &out.to_vec()?)])
+                Ok(vec![Output::new("out", n, &stand.results(&out, len)?)])
             }
             End::Gelu | End::GeluErf | End::Silu => Err(Fault::HostOnly),
         }

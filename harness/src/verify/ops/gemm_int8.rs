@@ -9,8 +9,8 @@ use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
 use turbowan_reference::gemm::gelu_tanh;
 use turbowan_reference::quant::{Int8Matrix, int8_linear};
 
-use super::{HALF_STEP, bf16s, square_sums};
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn};
+use super::{FAR_ROWS, HALF_STEP, bf16s, square_sums};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn};
 
 /// `token` 1 quantises the rows one by one, 0 in blocks of 128.
 const AXES: &[Axis] =
@@ -18,6 +18,9 @@ const AXES: &[Axis] =
 
 /// Rows that share a gate.
 const ROWS_PER_GATE: usize = 50;
+
+/// The rows of the case begin a tile of 128, and share a gate with the last row of zeros before them.
+const FAR: &[Far] = &[Far { shape: &[5, 128, 128, 1], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 128, 1) }];
 
 /// What the product ends in.
 #[derive(Clone, Copy, PartialEq)]
@@ -37,6 +40,7 @@ pub const OPS: [Op; 4] = [
         cases: || Case::cross(&SHAPES, AWKWARD, &Kind::ALL[1..]),
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[1].choose)(chip).1],
+        far: FAR,
         prepare: |case| Product::prepare(case, End::F32),
     },
     Op {
@@ -46,6 +50,7 @@ pub const OPS: [Op; 4] = [
         cases: || Case::cross(&SHAPES, AWKWARD, &Kind::ALL[1..]),
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        far: FAR,
         prepare: |case| Product::prepare(case, End::Store),
     },
     Op {
@@ -55,6 +60,7 @@ pub const OPS: [Op; 4] = [
         cases: || Case::cross(&[&[1, 128, 128, 1], &[130, 256, 256, 0], &[130, 128, 384, 1]], &[70, 256, 256, 1], &Kind::ALL[1..]),
         tame: |case| case.shape[1] = case.shape[1].next_multiple_of(128),
         kernels: |chip| vec![(KERNELS[2].choose)(chip).1],
+        far: FAR,
         prepare: |case| Product::prepare(case, End::GeluQuantise),
     },
     Op {
@@ -64,6 +70,7 @@ pub const OPS: [Op; 4] = [
         cases: || Case::cross(&[&[5, 37, 128, 0], &[129, 128, 384, 1], &[130, 136, 256, 1]], &[70, 130, 256, 1], &Kind::ALL[1..]),
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[3].choose)(chip).1],
+        far: FAR,
         prepare: |case| Product::prepare(case, End::AddGated),
     },
 ];
@@ -158,33 +165,38 @@ impl Prepared for Product {
 
     fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
         let product = GemmInt8::load(stand.device())?;
-        let (rows, n) = (self.a.rows(), self.out());
-        let (a_values, a_scales) = (stand.upload(self.a.values())?, stand.upload(self.a.scales())?);
+        let (lead, rows, n, input) = (stand.lead(), self.a.rows(), self.out(), self.a.width());
+        let lead_scales = lead / self.a.rule().block_rows() * (input / 128);
+        let a_values = stand.upload_behind(lead * input, self.a.values())?;
+        let a_scales = stand.upload_behind(lead_scales, self.a.scales())?;
         let (w_values, w_scales) = (stand.upload(self.w.values())?, stand.upload(self.w.scales())?);
         let bias = stand.upload(&self.bias.0)?;
         let bias = Some(bias.view());
-        let a = DeviceRows::new(self.a.rule(), rows, self.a.width(), a_values.view(), a_scales.view())?;
+        let a = DeviceRows::new(self.a.rule(), lead + rows, input, a_values.view(), a_scales.view())?;
         let w = DeviceWeight::new(n, self.w.input(), w_values.view(), w_scales.view())?;
+        let (len, before, parts) = (rows * n, lead * n, n.div_ceil(128));
         match self.end {
             End::F32 => {
-                let mut out = stand.room::<f32>(rows * n)?;
+                let mut out = stand.room_behind::<f32>(before, len)?;
                 stand.launch(|stream| Ok(product.store_f32(stream, a, w, bias, out.view_mut())?))?;
-                Ok(vec![Output::new("out", n, &out.to_vec()?)])
+                Ok(vec![Output::new("out", n, &stand.results(&out, len)?)])
             }
             End::Store => {
-                let (mut out, mut sums) = (stand.room::<bf16>(rows * n)?, stand.room::<f32>(rows * n.div_ceil(128))?);
+                let (mut out, mut sums) = (stand.room_behind::<bf16>(before, len)?, stand.room_behind::<f32>(lead * parts, rows * parts)?);
                 stand.launch(|stream| Ok(product.store(stream, a, w, bias, out.view_mut(), Some(sums.view_mut()))?))?;
-                Ok(vec![Output::new("out", n, &out.to_vec()?), Output::new("sums of squares", n.div_ceil(128), &sums.to_vec()?)])
+                let (out, sums) = (stand.results(&out, len)?, stand.results(&sums, rows * parts)?);
+                Ok(vec![Output::new("out", n, &out), Output::new("sums of squares", parts, &sums)])
             }
             End::GeluQuantise => {
-                let (mut values, mut scales) = (stand.room::<i8>(rows * n)?, stand.room::<f32>(rows * (n / 128))?);
+                let (mut values, mut scales) = (stand.room_behind::<i8>(before, len)?, stand.room_behind::<f32>(before / 128, len / 128)?);
                 stand.launch(|stream| Ok(product.gelu_quantise(stream, a, w, bias, values.view_mut(), scales.view_mut())?))?;
-                Ok(self.quantised(&values.to_vec()?, &scales.to_vec()?))
+                Ok(self.quantised(&stand.results(&values, len)?, &stand.results(&scales, len / 128)?))
             }
             End::AddGated => {
-                let (mut out, gate) = (stand.upload(&self.residual.0)?, stand.upload(&self.gate)?);
+                let mut out = stand.upload_behind(before, &self.residual.0)?;
+                let gate = stand.upload_behind(lead / ROWS_PER_GATE * n, &self.gate)?;
                 stand.launch(|stream| Ok(product.add_gated(stream, a, w, bias, gate.view(), ROWS_PER_GATE, out.view_mut())?))?;
-                Ok(vec![Output::new("out", n, &out.to_vec()?)])
+                Ok(vec![Output::new("out", n, &stand.results(&out, len)?)])
             }
         }
     }

@@ -43,6 +43,9 @@ pub fn exactly(name: &str) -> Option<Op> {
     ALL.iter().copied().flatten().copied().find(|op| op.name == name)
 }
 
+/// Rows of 128 values before a case whose offsets lie past 2^31.
+const FAR_ROWS: usize = (1 << 31) / 128;
+
 /// Half a unit in the last of bf16's eight bits: what one rounding moves a value by, at most, as a share of it.
 const HALF_STEP: f64 = 1.0 / 256.0;
 

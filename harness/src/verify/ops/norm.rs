@@ -8,8 +8,8 @@ use turbowan_cuda::ops::norm::{LayerNorm, LayerNormRule, Modulation, layer_norm_
 use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule};
 use turbowan_reference::norm as truth;
 
-use super::bf16s;
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
+use super::{FAR_ROWS, bf16s};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
 
 const EPS: f32 = 1e-6;
 
@@ -46,6 +46,7 @@ pub const OPS: [Op; 2] = [
         },
         tame: |_| {},
         kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        far: &[Far { shape: &[5, 128, 5, 0, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 5) }],
         prepare: |case| Norm::prepare(case, false),
     },
     Op {
@@ -58,6 +59,7 @@ pub const OPS: [Op; 2] = [
         },
         tame: |case| case.shape[1] = case.shape[1].next_multiple_of(128),
         kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        far: &[Far { shape: &[5, 128, 5, 0, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 5) }],
         prepare: |case| Norm::prepare(case, true),
     },
 ];
@@ -119,8 +121,12 @@ impl Prepared for Norm {
 
     fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
         let norm = NormModQuant::load(stand.device())?;
-        let (x, shift, scale) = (stand.upload(&self.x)?, stand.upload(&self.shift)?, stand.upload(&self.scale)?);
-        let mut rows = stand.room::<bf16>(self.x.len())?;
+        let (before, len) = (stand.lead() * self.width, self.x.len());
+        // tables of one row a group lie as far out as the rows; one of all rows has none before it
+        let before_tables = if self.is_affine { 0 } else { stand.lead() / self.rows_per_group * self.width };
+        let [shift, scale] = [&self.shift, &self.scale].map(|table| stand.upload_behind(before_tables, table));
+        let (x, shift, scale) = (stand.upload_behind(before, &self.x)?, shift?, scale?);
+        let mut rows = stand.room_behind::<bf16>(before, len)?;
         let then = match self.is_affine {
             true => Then::Affine { weight: scale.view(), bias: shift.view() },
             false => Then::Modulate { shift: shift.view(), scale: scale.view(), rows_per_group: self.rows_per_group },
@@ -130,13 +136,14 @@ impl Prepared for Norm {
         };
         if !self.is_quantised {
             stand.launch(|stream| run(stream, NormedRows::Bf16(rows.view_mut())))?;
-            return Ok(self.outputs(&rows.to_vec()?, None));
+            return Ok(self.outputs(&stand.results(&rows, len)?, None));
         }
-        let (mut values, mut scales) = (stand.room::<i8>(self.x.len())?, stand.room::<f32>(self.x.len() / 128)?);
+        let (mut values, mut scales) = (stand.room_behind::<i8>(before, len)?, stand.room_behind::<f32>(before / 128, len / 128)?);
         stand.launch(|stream| {
             run(stream, NormedRows::Both { rows: rows.view_mut(), values: values.view_mut(), scales: scales.view_mut() })
         })?;
-        Ok(self.outputs(&rows.to_vec()?, Some((&values.to_vec()?, &scales.to_vec()?))))
+        let int8 = (stand.results(&values, len)?, stand.results(&scales, len / 128)?);
+        Ok(self.outputs(&stand.results(&rows, len)?, Some((&int8.0, &int8.1))))
     }
 
     fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {

@@ -5,8 +5,8 @@ use turbowan_cuda::ops::quant::device::{KERNELS, QuantBlock};
 use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule};
 use turbowan_reference::quant::{self as truth, Rule};
 
-use super::bf16s;
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn};
+use super::{FAR_ROWS, bf16s};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn};
 
 const AXES: &[Axis] = &[Axis::new("rows", 1, 400, 1), Axis::new("width", 128, 1024, 128)];
 
@@ -19,6 +19,7 @@ pub const OPS: [Op; 2] = [
         cases,
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+        far: &[Far { shape: &[5, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 128, 1) }],
         prepare: |case| Quantise::prepare(case, Int8Rule::Official, Rule::OFFICIAL),
     },
     Op {
@@ -28,6 +29,7 @@ pub const OPS: [Op; 2] = [
         cases,
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[1].choose)(chip).1],
+        far: &[Far { shape: &[5, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 64, 1) }],
         prepare: |case| Quantise::prepare(case, Int8Rule::PerToken, Rule::PER_TOKEN),
     },
 ];
@@ -66,12 +68,16 @@ impl Prepared for Quantise {
 
     fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
         let quantiser = QuantBlock::load(stand.device())?;
-        let x = stand.upload(&self.x)?;
-        let (mut values, mut scales) = (stand.room(self.want.0.len())?, stand.room(self.want.1.len())?);
+        let (lead, (values, scales)) = (stand.lead(), (&self.want.0, &self.want.1));
+        let lead_scales = lead / self.rule.block_rows() * (self.width / 128);
+        let x = stand.upload_behind(lead * self.width, &self.x)?;
+        let mut to_values = stand.room_behind(lead * self.width, values.len())?;
+        let mut to_scales = stand.room_behind(lead_scales, scales.len())?;
+        let rows = lead + self.rows;
         stand.launch(|stream| {
-            Ok(quantiser.run(stream, self.rule, x.view(), self.rows, self.width, values.view_mut(), scales.view_mut())?)
+            Ok(quantiser.run(stream, self.rule, x.view(), rows, self.width, to_values.view_mut(), to_scales.view_mut())?)
         })?;
-        Ok(self.outputs(&values.to_vec()?, &scales.to_vec()?))
+        Ok(self.outputs(&stand.results(&to_values, values.len())?, &stand.results(&to_scales, scales.len())?))
     }
 
     fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {

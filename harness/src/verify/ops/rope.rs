@@ -7,8 +7,8 @@ use turbowan_cuda::ops::rope::device::{HeadRows, KERNELS, RmsRope, RopeTurns};
 use turbowan_cuda::{HeadLayout, Rounding};
 use turbowan_reference::{norm as norm_truth, rope as rope_truth};
 
-use super::bf16s;
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
+use super::{FAR_ROWS, bf16s};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
 
 const EPS: f32 = 1e-6;
 
@@ -47,6 +47,10 @@ pub const OPS: [Op; 1] = [Op {
     },
     tame: |_| {},
     kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
+    far: &[
+        Far { shape: &[1, 1, 2, 2, 2, 64, 0, 0, 1, 1], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 4) },
+        Far { shape: &[1, 1, 1, 1, 2, 64, 128, 1, 1, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 1) },
+    ],
     prepare: Turn::prepare,
 }];
 
@@ -112,20 +116,21 @@ impl Prepared for Turn {
     }
 
     fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
-        let (rows, stride) = (self.batch * self.tokens(), self.width() + self.gap);
+        // whole samples of zeros come first
+        let (rows, stride, lead) = (self.batch * self.tokens(), self.width() + self.gap, stand.lead());
         // what lies between the rows is not theirs
         let mut apart = vec![bf16::NAN; self.gap + rows * stride];
         for (row, x) in self.narrow.chunks(self.width()).enumerate() {
             apart[self.gap + row * stride..][..x.len()].copy_from_slice(x);
         }
-        let (apart, weight) = (stand.upload(&apart)?, stand.upload(&self.weight)?);
-        let values = apart.view().slice(self.gap..rows * stride)?;
+        let (apart, weight) = (stand.upload_behind(lead * stride, &apart)?, stand.upload(&self.weight)?);
+        let values = apart.view().slice(self.gap..(lead + rows) * stride)?;
         let x = HeadRows { values, tokens: self.tokens(), heads: self.heads, head_dim: self.head_dim, stride };
         let turns = self.is_turned.then(|| RopeTurns::upload(stand.stream(), self.grid, self.head_dim)).transpose()?;
-        let mut out = stand.room::<bf16>(self.x.len())?;
+        let mut out = stand.room_behind::<bf16>(lead * self.width(), self.x.len())?;
         let kernel = RmsRope::load(stand.device())?;
         stand.launch(|stream| Ok(kernel.run(stream, self.rule, EPS, x, weight.view(), turns.as_ref(), self.layout, out.view_mut())?))?;
-        let out = out.to_vec()?;
+        let out = stand.results(&out, self.x.len())?;
         let rows: Vec<bf16> = (0..out.len()).map(|index| out[self.place(index)]).collect();
         Ok(vec![Output::new("heads", self.width(), &rows)])
     }

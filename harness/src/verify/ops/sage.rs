@@ -1,17 +1,16 @@
 //! INT8 SageAttention over the integers that the quantisers gave.
 
 use half::{bf16, f16};
-use turbowan_cuda::BlockMap;
+use turbowan_cuda::{AttnShape, BlockMap};
 use turbowan_reference::attention::Mask;
 use turbowan_reference::metrics::Bound;
 use turbowan_reference::sage as truth;
 use turbowan_sage::device::{KERNELS, Map, Operands, SageAttention, Values};
-use turbowan_sage::{
-    Fp8Values, Quantised, Sage, Smoothing, ValuePrecision, forward_with_lse, quantise_keys, quantise_queries, quantise_values,
-};
+use turbowan_sage::{Quantised, Sage, Smoothing, ValuePrecision, forward_with_lse, quantise_keys, quantise_queries, quantise_values};
 
+use super::FAR_ROWS;
 use super::attention::{Heads, drawn_map, kept_blocks, shape_of};
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
+use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand};
 
 /// `kept` 0 is dense; `tokens-first` has the heads of a token side by side.
 const AXES: &[Axis] = &[
@@ -29,6 +28,12 @@ const BLOCKS: (usize, usize) = (128, 64);
 
 /// The largest e4m3 value of kernels that sum in f16.
 const SCALE_MAX: f32 = 2.25;
+
+/// Two heads of 64 rows of 128 channels, a block each, behind heads with 2^31 values.
+const FAR: &[Far] = &[
+    Far { shape: &[2, 64, 64, 128, 0, 0, 0], lead: FAR_ROWS / 64, blocks: (FAR_ROWS as u64 / 64, 2) },
+    Far { shape: &[2, 64, 64, 128, 1, 0, 0], lead: FAR_ROWS / 64, blocks: (FAR_ROWS as u64 / 64, 2) },
+];
 
 /// Values in f16 or e4m3.
 pub const OPS: [Op; 2] = [
@@ -54,6 +59,7 @@ pub const OPS: [Op; 2] = [
         },
         tame,
         kernels: |chip| kernels(chip, false),
+        far: FAR,
         prepare: |case| Attention::prepare(case, ValuePrecision::F16),
     },
     Op {
@@ -74,6 +80,7 @@ pub const OPS: [Op; 2] = [
         },
         tame,
         kernels: |chip| kernels(chip, true),
+        far: FAR,
         prepare: |case| Attention::prepare(case, ValuePrecision::Fp8 { scale_max: SCALE_MAX }),
     },
 ];
@@ -161,10 +168,19 @@ impl Attention {
 
     /// Attention on a device, under the map or, without one, dense.
     fn on(&self, stand: &Stand, map: Option<&BlockMap>) -> Result<(Vec<bf16>, Vec<f32>), Fault> {
-        let shape = &self.heads.shape;
-        let (q, q_scales) = (stand.upload(&self.q.values)?, stand.upload(&self.q.scales)?);
-        let (k, k_scales) = (stand.upload(&self.k.values)?, stand.upload(&self.k.scales)?);
-        let lists = map.map(|map| stand.upload(map.lists())).transpose()?;
+        // whole heads of zeros come first; they lie before those of the case when a head's rows lie together
+        let (lead, own) = (stand.lead(), &self.heads.shape);
+        let shape = AttnShape { heads: lead + own.heads, ..*own };
+        let behind = |values: usize| lead * (values / own.problems());
+        let (q, q_scales) = (
+            stand.upload_behind(behind(self.q.values.len()), &self.q.values)?,
+            stand.upload_behind(behind(self.q.scales.len()), &self.q.scales)?,
+        );
+        let (k, k_scales) = (
+            stand.upload_behind(behind(self.k.values.len()), &self.k.values)?,
+            stand.upload_behind(behind(self.k.scales.len()), &self.k.scales)?,
+        );
+        let lists = map.map(|map| stand.upload_behind(behind(map.lists().len()), map.lists())).transpose()?;
         let map = map.zip(lists.as_ref()).map(|(map, lists)| Map {
             lists: lists.view(),
             block_q: map.block_q(),
@@ -174,29 +190,28 @@ impl Attention {
         let (wide, narrow);
         let values = match self.sage.values {
             ValuePrecision::Fp8 { scale_max } => {
-                let Fp8Values { padded_len, scales, .. } = &self.fp8(scale_max)?;
-                narrow = (stand.upload(&self.fp8(scale_max)?.permuted())?, stand.upload(scales)?);
-                Values::Fp8 { permuted: narrow.0.view(), scales: narrow.1.view(), padded_len: *padded_len }
+                let fp8 = quantise_values(&self.heads.v, own, scale_max, 64, &self.sage)?;
+                let (permuted, scales) = (fp8.permuted(), &fp8.scales);
+                narrow = (stand.upload_behind(behind(permuted.len()), &permuted)?, stand.upload_behind(behind(scales.len()), scales)?);
+                Values::Fp8 { permuted: narrow.0.view(), scales: narrow.1.view(), padded_len: fp8.padded_len }
             }
             _ => {
-                wide = stand.upload(&self.heads.v.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>())?;
+                let values: Vec<f16> = self.heads.v.iter().map(|v| f16::from_f32(*v)).collect();
+                wide = stand.upload_behind(behind(values.len()), &values)?;
                 Values::F16(wide.view())
             }
         };
         let operands = Operands { q: q.view(), q_scales: q_scales.view(), k: k.view(), k_scales: k_scales.view(), values, map };
-        let (mut out, mut lse) = (stand.room(shape.query_values())?, stand.room(shape.problems() * shape.query_len)?);
+        let (len, rows) = (own.query_values(), own.problems() * own.query_len);
+        let (mut out, mut lse) = (stand.room_behind(behind(len), len)?, stand.room_behind(behind(rows), rows)?);
         let attention = SageAttention::load(stand.device())?;
         stand.launch(|stream| {
-            Ok(attention.run(stream, shape, &self.sage, self.causal, &operands, out.view_mut(), Some(lse.view_mut()))?)
+            Ok(attention.run(stream, &shape, &self.sage, self.causal, &operands, out.view_mut(), Some(lse.view_mut()))?)
         })?;
-        Ok((out.to_vec()?, lse.to_vec()?))
+        Ok((stand.results(&out, len)?, stand.results(&lse, rows)?))
     }
 
-    fn fp8(&self, scale_max: f32) -> Result<Fp8Values, Fault> {
-        Ok(quantise_values(&self.heads.v, &self.heads.shape, scale_max, 64, &self.sage)?)
-    }
-
-    /// The map, where it keeps everything.
+    /// Whether the map keeps everything.
     fn keeps_all(&self) -> bool {
         self.map.as_ref().is_some_and(|map| map.kept() == map.key_blocks())
     }

@@ -70,6 +70,7 @@ pub const OPS: [Op; 3] = [
             case.shape[4] = case.shape[4].min(case.shape[2].div_ceil(BLOCKS.1));
         },
         kernels: no_kernels,
+        far: &[],
         prepare: Softmax::prepare,
     },
     Op {
@@ -99,6 +100,7 @@ pub const OPS: [Op; 3] = [
             }
         },
         kernels: no_kernels,
+        far: &[],
         prepare: Linear::prepare,
     },
     Op {
@@ -123,6 +125,7 @@ pub const OPS: [Op; 3] = [
             case.shape[4] %= 2;
         },
         kernels: no_kernels,
+        far: &[],
         prepare: Backward::prepare,
     },
 ];

@@ -38,6 +38,7 @@ pub const OPS: [Op; 3] = [
             }
         },
         kernels: no_kernels,
+        far: &[],
         prepare: |case| {
             let [rows, keys, heads, dim, is_bf16] = case.sizes();
             let mut drawn = Rows::draw(case, Step::Attention { keys }, [rows, heads * dim], is_bf16);
@@ -55,6 +56,7 @@ pub const OPS: [Op; 3] = [
         cases: rows,
         tame: as_drawn,
         kernels: no_kernels,
+        far: &[],
         prepare: |case| {
             let [rows, width, is_bf16] = case.sizes();
             Rows::draw(case, Step::Gate, [rows, width], is_bf16).rounded()
@@ -67,6 +69,7 @@ pub const OPS: [Op; 3] = [
         cases: rows,
         tame: as_drawn,
         kernels: no_kernels,
+        far: &[],
         prepare: |case| {
             let [rows, width, is_bf16] = case.sizes();
             let mut drawn = Rows::draw(case, Step::Norm, [rows, width], is_bf16);

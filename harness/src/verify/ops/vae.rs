@@ -40,6 +40,7 @@ const fn op(name: &'static str, about: &'static str, prepare: fn(&Case) -> Resul
         cases: || Case::cross(&[&[1, 1, 1, 0], &[3, 5, 96, 0], &[4, 7, 192, 1], &[2, 9, 384, 0]], &[4, 5, 96, 1], &Kind::ALL[1..]),
         tame: as_drawn,
         kernels: no_kernels,
+        far: &[],
         prepare,
     }
 }
