@@ -40,7 +40,8 @@ pub struct EmulatorOptions {
     /// The compute capability that it stands for: it limits shared memory, and launchers choose kernels by it.
     pub capability: (u32, u32),
     /// Of each launch only these blocks: the first, and how many. A launch over more memory than a machine has can so be
-    /// looked at where its offsets are largest, in memory of [`super::Stream::zeros`].
+    /// looked at where its offsets are largest, in memory of [`super::Stream::zeros`]. A launch without the first is refused
+    /// ([`crate::Error::Size`] of [`super::FIRST_BLOCK`]).
     pub blocks: Option<(u64, u64)>,
 }
 

@@ -197,6 +197,9 @@ impl<P> fmt::Debug for Kernel<P> {
     }
 }
 
+/// Name of the first block that an emulated device runs, in an error.
+pub const FIRST_BLOCK: &str = "first block of a launch";
+
 /// A launch that the emulator can run at any time: its parameters as bytes, its operands kept alive.
 struct EmulatedLaunch {
     kernel: &'static str,
@@ -249,7 +252,13 @@ impl EmulatedLaunch {
         const SHARES: u64 = 64;
         let (start, blocks) = match self.options.blocks {
             None => (0, self.launch.blocks()),
-            Some((first, count)) => (first, count.min(self.launch.blocks().saturating_sub(first))),
+            Some((first, count)) => {
+                let (found, left) = (usize::try_from(first).unwrap_or(usize::MAX), self.launch.blocks().saturating_sub(first));
+                if left == 0 {
+                    return Err(Error::Size { what: FIRST_BLOCK, must: "one that the launch has", found });
+                }
+                (first, count.min(left))
+            }
         };
         let share = blocks.div_ceil(SHARES).max(1);
         let fault = Mutex::new(None::<(usize, String)>);

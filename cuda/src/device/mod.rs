@@ -41,7 +41,7 @@ pub use chip::{Chip, Limits};
 pub use emulated::{Copies, EmulatorOptions, Schedule, emulated_kernels};
 pub use file::{Compiled, KernelFile, OpKernel, Usage};
 pub use graph::{Graph, Node};
-pub use launch::{Kernel, Launch, Params};
+pub use launch::{FIRST_BLOCK, Kernel, Launch, Params};
 pub use stream::{Event, Stream};
 
 use crate::Error;

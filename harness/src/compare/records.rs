@@ -62,7 +62,8 @@ fn numbers_of(path: &str, value: &Value, numbers: &mut BTreeMap<String, f64>) {
         Value::Number(number) => numbers.extend(number.as_f64().map(|number| (path.to_owned(), number))),
         Value::Object(fields) => fields.iter().for_each(|(key, value)| numbers_of(&format!("{path}.{key}"), value, numbers)),
         Value::Array(values) => {
-            for (index, value) in values.iter().enumerate() {
+            // raw samples say nothing one by one
+            for (index, value) in values.iter().enumerate().filter(|(_, value)| !value.is_number()) {
                 let part = value.get("what").and_then(Value::as_str).map_or_else(|| index.to_string(), str::to_owned);
                 numbers_of(&format!("{path}.{part}"), value, numbers);
             }

@@ -1,7 +1,7 @@
 //! Where an operation runs: the host, the emulator, a GPU; and how a kernel is launched there.
 
 use turbowan_cuda::Error as CudaError;
-use turbowan_cuda::device::{Buffer, Device, EmulatorOptions, Stream, emulated_kernels};
+use turbowan_cuda::device::{Buffer, Device, EmulatorOptions, FIRST_BLOCK, Stream, emulated_kernels};
 use turbowan_cuda::host::aligned::Plain;
 
 /// Anything that keeps a case from being run.
@@ -39,6 +39,9 @@ impl Fault {
             | Self::Cuda(
                 CudaError::NoKernels { .. } | CudaError::WrongChip { .. } | CudaError::NoEmulator | CudaError::DriverTooOld { .. },
             ) => Some(self.to_string()),
+            Self::Cuda(CudaError::Size { what, .. }) if *what == FIRST_BLOCK => {
+                Some("its few blocks walk through all tiles, so its last ones alone cannot be run".to_owned())
+            }
             _ => None,
         }
     }

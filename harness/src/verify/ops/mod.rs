@@ -1,4 +1,11 @@
-//! The operations, a family a file. A file has `OPS`, and a line here.
+//! The operations, a family a file. To add one, write a file like `quant.rs` and give it a line in [`ALL`]:
+//!
+//! - `OPS`: name, formula, axes (the numbers of a shape), cases, and the kernels that a chip takes, from the launcher's own
+//!   `KERNELS`; the emulator then stands for each chip that takes others.
+//! - `prepare` draws the inputs of a case and works out their truth with the oracle.
+//! - `host` runs the twin, `device` uploads, launches through [`super::Stand::launch`] and reads back: repeated, side by side
+//!   and recorded runs need no more. With operands behind [`super::Stand::lead`] rows, `far` puts them past 2^31.
+//! - `hold` compares results with their truth, each with a bound and the reason for it.
 
 mod attention;
 mod block_select;
@@ -9,6 +16,7 @@ mod norm;
 mod quant;
 mod rope;
 mod sage;
+mod sage_quantise;
 mod sla;
 mod text;
 mod vae;
@@ -24,6 +32,7 @@ pub const ALL: &[&[Op]] = &[
     &rope::OPS,
     &gemm_int8::OPS,
     &gemm_bf16::OPS,
+    &sage_quantise::OPS,
     &sage::OPS,
     &block_select::OPS,
     &sla::OPS,

@@ -186,7 +186,12 @@ impl Prepared for Softmax {
         let keys = self.map.as_ref().map_or(Keys::All, Keys::Listed);
         let how = Attend { keys, is_causal: self.causal, rounding: self.rounding, ..Attend::default() };
         let got = attend_with_lse(q, k, v, shape, &how)?;
-        Ok(vec![Output::new("out", shape.head_dim, &got.out), Output::new("lse", 1, &got.lse)])
+        let mut outputs = vec![Output::new("out", shape.head_dim, &got.out), Output::new("lse", 1, &got.lse)];
+        if self.map.as_ref().is_some_and(|map| map.kept() == map.key_blocks()) {
+            let dense = attend_with_lse(q, k, v, shape, &Attend { keys: Keys::All, ..how })?;
+            outputs.push(Output::new("dense out", shape.head_dim, &dense.out));
+        }
+        Ok(outputs)
     }
 
     fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {
@@ -198,7 +203,11 @@ impl Prepared for Softmax {
         };
         let largest = self.lse.iter().filter(|lse| lse.is_finite()).fold(64.0, |most: f64, lse| most.max(lse.abs()));
         let lse = Held::each(&outputs[1], &self.lse, |_, _| 6e-6 * largest, "6e-6 of the largest", "a few f32 roundings of a score");
-        Ok(vec![Held::within(&outputs[0], &self.want, Bound::relative_l2(bound), why), lse])
+        let mut held = vec![Held::within(&outputs[0], &self.want, Bound::relative_l2(bound), why), lse];
+        held.extend(
+            outputs.get(2).map(|dense| Held::equal(dense, &outputs[0].values, "a map that keeps all is dense attention, bit for bit")),
+        );
+        Ok(held)
     }
 }
 
