@@ -1,0 +1,116 @@
+// int8 GEMM with block scales (W8A8) on wgmma, for 9.0: the contract and the bits of gemm_i8_mma.cu.
+//
+//   y[r, c] = sum_b a_scale[r, b] * w_scale[c, b] * ( sum_{k in b} a[r, k] * w[c, k] )      b: 128 consecutive k
+//
+//   gemm_i8_wgmma_store       y + bias as bf16, and the squares of each row
+//   gemm_i8_wgmma_store_f32   y + bias as f32
+//   gemm_i8_wgmma_quantise    gelu(y + bias) as int8 with 1 x 128 scales
+//   gemm_i8_wgmma_add_gated   x += gate * (y + bias)
+//
+//   tile      256 x 128 (gemm_wgmma.cuh); a stage is one block of the sum
+//   consumer  128 x 128 in two parts: 128 registers of sums, and 64 of s32 that the parts take in turn
+//
+// chips: 90a
+// sass: 90a UTMALDG.2D IGMMA.64x128x32.S8.S8 SYNCS.PHASECHK USETMAXREG I2FP.F32.S32 STG.E.128
+#include "kernel.cuh"
+#include "gemm_wgmma_params.h"
+#include "ptx.cuh"
+#include "tile.cuh"
+
+#include "gemm_wgmma.cuh"
+
+namespace {
+
+constexpr int BLOCK = 128;  // depth of a scale
+
+struct Int8Product {
+  static constexpr bool IS_TALL = true;
+  static constexpr int STEP_VALUES = BLOCK;
+  static_assert(STEP_VALUES == ROW_BYTES, "a stage is a block");
+
+  static __device__ __forceinline__ void multiply(const GemmI8WgmmaParams& p, const Pipe& pipe, Turn& turn, const TileIndex& tile,
+                                                  int consumer, int32_t steps, Sums& sums) {
+    // Scales: of the thread's rows, a row past the end taking those of the last one; each asked for a step ahead, so that
+    // no product waits for one.
+    Global<const float> a_scales[PARTS][2];
+    Global<const float> w_scales = global(p.gemm.w_scales) + static_cast<int64_t>(tile.column) * steps;
+    float next_w = w_scales[0], next_a[PARTS][2];
+#pragma unroll
+    for (int part = 0; part < PARTS; part++) {
+      const EndPlace at = place_of<IS_TALL>(tile, consumer, part);
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int64_t row = min(at.first_row + end_row(at, 0, half), p.gemm.rows - 1);
+        a_scales[part][half] = global(p.gemm.a_scales) + (p.gemm.a_block_rows == 1 ? row : row / BLOCK) * steps;
+        next_a[part][half] = a_scales[part][half][0];
+#pragma unroll
+        for (int j = 0; j < COLUMN_TILES; j++) sums[part][0][j][2 * half] = sums[part][0][j][2 * half + 1] = 0.0f;
+      }
+    }
+
+    const uint64_t a_tile = swizzled_descriptor<ROW_BYTES>(pipe.stages + consumer * PARTS * PART_ROWS * ROW_BYTES, 0);
+    const uint64_t w_tile = swizzled_descriptor<ROW_BYTES>(pipe.stages + Tiles<IS_TALL>::ROWS * ROW_BYTES, 0);
+#pragma unroll 1
+    for (int32_t step = 0; step < steps; step++, turn.next()) {
+      const int ahead = step + 1 < steps;  // after the last step, its own once more
+      w_scales += ahead;
+      float scales[PARTS][2];
+#pragma unroll
+      for (int part = 0; part < PARTS; part++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          scales[part][half] = next_a[part][half] * next_w;
+          a_scales[part][half] += ahead;
+          next_a[part][half] = a_scales[part][half][0];
+        }
+      }
+      next_w = w_scales[0];
+      wait_for_stage(pipe, turn, consumer);
+
+      const uint64_t a = advanced(a_tile, turn.stage * STAGE_BYTES), w = advanced(w_tile, turn.stage * STAGE_BYTES);
+      int32_t dots[4 * COLUMN_TILES];
+#pragma unroll
+      for (int part = 0; part < PARTS; part++) {
+        wgmma_fence();
+#pragma unroll
+        for (int depth = 0; depth < ROW_BYTES; depth += 32) {
+          wgmma_m64k32_s8<GEMM_TILE>(dots, advanced(a, part * PART_ROWS * ROW_BYTES + depth), advanced(w, depth), depth != 0);
+        }
+        wgmma_commit();
+        wgmma_wait<0>();
+        wgmma_pin(dots);
+        if (part == 0) let_follow(pipe, turn, consumer);
+        if (part == PARTS - 1) release_stage(pipe, turn);
+
+#pragma unroll
+        for (int j = 0; j < COLUMN_TILES; j++) {
+#pragma unroll
+          for (int c = 0; c < 4; c++) {
+            float& sum = sums[part][0][j][c];
+            sum = fmaf(to_f32(dots[4 * j + c]), scales[part][c / 2], sum);
+          }
+        }
+      }
+    }
+  }
+};
+
+TW_DEVICE Shared<float> no_partial() { return Shared<float>{}; }
+
+}  // namespace
+
+TW_KERNEL(gemm_i8_wgmma_store, GemmI8WgmmaParams, GEMM_THREADS, 1) {
+  gemm_wgmma<Int8Product>(p, p.a, p.w, [&](const EndPlace& at, auto& y) { end_store<Team, EndRounds::Twice>(p.gemm, at, y, no_partial()); });
+}
+
+TW_KERNEL(gemm_i8_wgmma_store_f32, GemmI8WgmmaParams, GEMM_THREADS, 1) {
+  gemm_wgmma<Int8Product>(p, p.a, p.w, [&](const EndPlace& at, auto& y) { end_store_f32(p.gemm, at, y); });
+}
+
+TW_KERNEL(gemm_i8_wgmma_quantise, GemmI8WgmmaParams, GEMM_THREADS, 1) {
+  gemm_wgmma<Int8Product>(p, p.a, p.w, [&](const EndPlace& at, auto& y) { end_quantise<Team, EndRounds::Twice>(p.gemm, at, y, no_partial()); });
+}
+
+TW_KERNEL(gemm_i8_wgmma_add_gated, GemmI8WgmmaParams, GEMM_THREADS, 1) {
+  gemm_wgmma<Int8Product>(p, p.a, p.w, [&](const EndPlace& at, auto& y) { end_add_gated<Team, EndRounds::Twice>(p.gemm, at, y); });
+}
