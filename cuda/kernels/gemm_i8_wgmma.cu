@@ -30,21 +30,27 @@ struct Int8Product {
 
   static __device__ __forceinline__ void multiply(const GemmI8WgmmaParams& p, const Pipe& pipe, Turn& turn, const TileIndex& tile,
                                                   int consumer, int32_t steps, Sums& sums) {
-    // Scales: of the thread's rows, a row past the end taking those of the last one; each asked for a step ahead, so that
-    // no product waits for one.
-    Global<const float> a_scales[PARTS][2];
-    Global<const float> w_scales = global(p.gemm.w_scales) + static_cast<int64_t>(tile.column) * steps;
-    float next_w = w_scales[0], next_a[PARTS][2];
+    // Scales: of the thread's rows, a row past the end taking those of the last one, then of the columns. Those of a step
+    // are asked for in the middle of the step before, so that no product waits for them.
+    constexpr int ROW_SCALES = 2 * PARTS;
+    Global<const float> scale_at[ROW_SCALES + 1];
+    float asked[ROW_SCALES + 1];
+#pragma unroll
+    for (int i = 0; i < ROW_SCALES; i++) {
+      const EndPlace at = place_of<IS_TALL>(tile, consumer, i / 2);
+      const int64_t row = min(at.first_row + end_row(at, 0, i % 2), p.gemm.rows - 1);
+      scale_at[i] = global(p.gemm.a_scales) + (p.gemm.a_block_rows == 1 ? row : row / BLOCK) * steps;
+    }
+    scale_at[ROW_SCALES] = global(p.gemm.w_scales) + static_cast<int64_t>(tile.column) * steps;
+#pragma unroll
+    for (int i = 0; i <= ROW_SCALES; i++) asked[i] = scale_at[i][0];
+
 #pragma unroll
     for (int part = 0; part < PARTS; part++) {
-      const EndPlace at = place_of<IS_TALL>(tile, consumer, part);
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        const int64_t row = min(at.first_row + end_row(at, 0, half), p.gemm.rows - 1);
-        a_scales[part][half] = global(p.gemm.a_scales) + (p.gemm.a_block_rows == 1 ? row : row / BLOCK) * steps;
-        next_a[part][half] = a_scales[part][half][0];
+      for (int j = 0; j < COLUMN_TILES; j++) {
 #pragma unroll
-        for (int j = 0; j < COLUMN_TILES; j++) sums[part][0][j][2 * half] = sums[part][0][j][2 * half + 1] = 0.0f;
+        for (int c = 0; c < 4; c++) sums[part][0][j][c] = 0.0f;
       }
     }
 
@@ -52,23 +58,11 @@ struct Int8Product {
     const uint64_t w_tile = swizzled_descriptor<ROW_BYTES>(pipe.stages + Tiles<IS_TALL>::ROWS * ROW_BYTES, 0);
 #pragma unroll 1
     for (int32_t step = 0; step < steps; step++, turn.next()) {
-      const int ahead = step + 1 < steps;  // after the last step, its own once more
-      w_scales += ahead;
-      float scales[PARTS][2];
-#pragma unroll
-      for (int part = 0; part < PARTS; part++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          scales[part][half] = next_a[part][half] * next_w;
-          a_scales[part][half] += ahead;
-          next_a[part][half] = a_scales[part][half][0];
-        }
-      }
-      next_w = w_scales[0];
       wait_for_stage(pipe, turn, consumer);
 
       const uint64_t a = advanced(a_tile, turn.stage * STAGE_BYTES), w = advanced(w_tile, turn.stage * STAGE_BYTES);
       int32_t dots[4 * COLUMN_TILES];
+      float scales[ROW_SCALES];
 #pragma unroll
       for (int part = 0; part < PARTS; part++) {
         wgmma_fence();
@@ -79,7 +73,17 @@ struct Int8Product {
         wgmma_commit();
         wgmma_wait<0>();
         wgmma_pin(dots);
-        if (part == 0) let_follow(pipe, turn, consumer);
+        if (part == 0) {
+          let_follow(pipe, turn, consumer);
+          const int ahead = step + 1 < steps;  // the last step asks for its own once more
+#pragma unroll
+          for (int i = 0; i < ROW_SCALES; i++) scales[i] = asked[i] * asked[ROW_SCALES];
+#pragma unroll
+          for (int i = 0; i <= ROW_SCALES; i++) {
+            scale_at[i] += ahead;
+            asked[i] = scale_at[i][0];
+          }
+        }
         if (part == PARTS - 1) release_stage(pipe, turn);
 
 #pragma unroll
@@ -87,7 +91,7 @@ struct Int8Product {
 #pragma unroll
           for (int c = 0; c < 4; c++) {
             float& sum = sums[part][0][j][c];
-            sum = fmaf(to_f32(dots[4 * j + c]), scales[part][c / 2], sum);
+            sum = fmaf(to_f32(dots[4 * j + c]), scales[2 * part + c / 2], sum);
           }
         }
       }

@@ -45,7 +45,8 @@ fn every_instruction_compiles_for_every_chip_to_what_its_name_says() {
     let e4m3 = ["QMMA.16832.F32.E4M3.E4M3", "QMMA.16832.F16.E4M3.E4M3"];
     let hopper = ["IGMMA.64x128x32.S8.S8", "QGMMA.64x128x32.F32.E4M3.E4M3", "HGMMA.64x136x16.F32.BF16", "STSM.16.M88.4", "SYNCS.PHASECHK"];
     let tensors = ["UTMALDG.2D", "UTMALDG.3D", "UTMASTG.2D", "UTMASTG.3D", "UTMACCTL.PF"];
-    let all = [("80", &[][..]), ("89", &e4m3), ("90a", &hopper), ("120a", &e4m3)].map(|(chip, more)| ("instructions", chip, &any[..], more));
+    let all =
+        [("80", &[][..]), ("89", &e4m3), ("90a", &hopper), ("120a", &e4m3)].map(|(chip, more)| ("instructions", chip, &any[..], more));
     for (file, chip, any, more) in all.into_iter().chain([("tensor_copies", "90a", &tensors[..], &[][..])]) {
         let cubin = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}-{chip}.cubin"));
         let mut command = Command::new(&nvcc);

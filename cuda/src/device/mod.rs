@@ -27,8 +27,6 @@ mod chip;
 mod driver;
 mod emulated;
 mod file;
-#[path = "params/gemm_wgmma.rs"]
-pub mod gemm_wgmma_params;
 mod graph;
 mod launch;
 pub mod params;

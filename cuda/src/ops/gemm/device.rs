@@ -6,8 +6,7 @@
 use half::bf16;
 
 use crate::Error;
-use crate::device::gemm_wgmma_params::GemmBf16WgmmaParams;
-use crate::device::params::GemmBf16Params;
+use crate::device::params::{GemmBf16Params, GemmBf16WgmmaParams};
 use crate::device::{Device, Kernel, KernelFile, Launch, OpKernel, Operand, Params, Stream, View, ViewMut};
 use crate::kernels;
 use crate::ops::gemm::{Family, wgmma};
@@ -104,9 +103,7 @@ impl GemmBf16 {
     pub fn load_with(device: &Device, family: Family) -> Result<Self, Error> {
         Ok(Self(match family {
             Family::Mma => Kernels::Mma(load_ends(device, family)?),
-            Family::Wgmma => {
-                Kernels::Wgmma { multiprocessors: device.chip().multiprocessors, ends: load_ends(device, family)? }
-            }
+            Family::Wgmma => Kernels::Wgmma { multiprocessors: device.chip().multiprocessors, ends: load_ends(device, family)? },
         }))
     }
 

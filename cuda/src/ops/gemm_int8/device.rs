@@ -6,8 +6,7 @@
 use half::bf16;
 
 use crate::Error;
-use crate::device::gemm_wgmma_params::GemmI8WgmmaParams;
-use crate::device::params::GemmI8Params;
+use crate::device::params::{GemmI8Params, GemmI8WgmmaParams};
 use crate::device::{Device, Kernel, KernelFile, Launch, Limits, OpKernel, Operand, Params, Stream, View, ViewMut};
 use crate::kernels;
 use crate::ops::gemm::{Family, wgmma};
