@@ -286,7 +286,7 @@ fn the_quantised_end_is_the_host_twin_but_for_ties() {
 #[test]
 fn a_second_run_gives_the_same_bits() {
     let case = Case::new(Int8Rule::PerToken, Kind::OutlierChannel, [140, 256, 256]);
-    for device in devices() {
+    for device in devices_of_every_kind() {
         for end in [End::F32, End::Bf16 { with_sums: true }, End::Quantise] {
             let run = || run(&device, &case, &end).unwrap();
             assert_eq!(run(), run());
@@ -354,6 +354,30 @@ fn a_replay_gives_the_bytes_of_a_queued_product() {
         product.store_f32(&stream, a, w, None, out.view_mut()).unwrap();
         demand_equal(&replayed, &out.to_vec().unwrap(), &format!("{device:?}"));
         assert!(replayed.iter().any(|value| *value != 0.0));
+    }
+}
+
+#[test]
+fn two_streams_share_a_weight() {
+    let case = Case::new(Int8Rule::Official, Kind::Plain, [140, 136, 256]);
+    let want = case.on_host(Then::Store, Rounding::Bf16, vec![]);
+    for device in devices_of_every_kind() {
+        let product = GemmInt8::load(&device).unwrap();
+        let streams = [device.stream().unwrap(), device.stream().unwrap()];
+        let w_values = streams[0].upload(case.w.values()).unwrap().settle().unwrap();
+        let w_scales = streams[0].upload(case.w.scales()).unwrap().settle().unwrap();
+        let bias = streams[0].upload(&case.bias).unwrap().settle().unwrap();
+        let w = DeviceWeight::new(136, 256, w_values.view(), w_scales.view()).unwrap();
+        let queued = streams.map(|stream| {
+            let (values, scales) = (stream.upload(case.a.values()).unwrap(), stream.upload(case.a.scales()).unwrap());
+            let a = DeviceRows::new(Int8Rule::Official, 140, 256, values.view(), scales.view()).unwrap();
+            let mut out = stream.allocate(140 * 136).unwrap();
+            product.store(&stream, a, w, Some(bias.view()), out.view_mut(), None).unwrap();
+            out
+        });
+        for out in queued {
+            demand_equal(&widen(&out.to_vec().unwrap()), &want, &format!("{device:?}"));
+        }
     }
 }
 
