@@ -4,6 +4,7 @@
 //! `TURBOWAN_WRITE_PARAMS=1 cargo test -p CRATE --test device_params` writes them anew. It needs the programs that
 //! `scripts/fetch-nvcc --bindgen` fetches: bindgen takes two minutes to compile, too long for every build of the tests.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +29,8 @@ pub fn demand_bindings(crate_folder: &str, device: &str, tables: &[Bindings]) {
     let mut stale = Vec::new();
     for Bindings { header, rust } in tables {
         let output = Command::new(&bindgen)
-            .args(["--allowlist-file", &format!(".*/{header}"), "--blocklist-type", "tw_.*", "--disable-header-comment"])
+            .args(["--allowlist-file", &format!(".*/{header}"), "--no-recursive-allowlist", "--blocklist-type", "tw_.*"])
+            .arg("--disable-header-comment")
             .arg("--rustfmt-configuration-file")
             .arg(root.join("rustfmt.toml"))
             .arg(crate_folder.join("kernels").join(header))
@@ -66,8 +68,15 @@ fn builtin_headers() -> String {
     format!("-I{}", String::from_utf8(output.stdout).unwrap().trim())
 }
 
-/// Doc comments as people write them, with the `<` of a C comment behind its member gone.
+/// Doc comments as people write them, with the `<` of a C comment behind its member gone; and `Copy` for a struct whose
+/// fields bindgen does not know well enough to say so.
 fn with_doc_comments(bindings: &str) -> String {
+    let is_bare = |before: &str, line: &str| line.starts_with("pub struct ") && !before.starts_with("#[derive");
+    let lines: Vec<&str> = bindings.lines().collect();
+    let derived = lines.iter().enumerate().flat_map(|(index, line)| {
+        let derive = (index > 0 && is_bare(lines[index - 1], line)).then_some("#[derive(Debug, Copy, Clone)]");
+        derive.into_iter().chain([*line])
+    });
     let line = |line: &str| match line.trim_start().strip_prefix("#[doc = \"").and_then(|rest| rest.strip_suffix("\"]")) {
         Some(text) => {
             let indent = &line[..line.len() - line.trim_start().len()];
@@ -75,10 +84,11 @@ fn with_doc_comments(bindings: &str) -> String {
         }
         None => format!("{line}\n"),
     };
-    bindings.lines().map(line).collect()
+    derived.map(line).collect()
 }
 
-/// The number formats that C has by their bits, where a struct has them, and the trait of a parameter struct.
+/// The number formats that C has by their bits, where a struct has them, the trait of a parameter struct, and what its
+/// fields are that another header declares: tensor maps, and other parameter structs.
 fn imports(bindings: &str, device: &str) -> String {
     let mut text = String::new();
     for (alias, path) in [("tw_bf16", "half::bf16"), ("tw_f16", "half::f16")] {
@@ -90,13 +100,24 @@ fn imports(bindings: &str, device: &str) -> String {
         text.push('\n');
     }
     writeln!(text, "use {device}::Params;").unwrap();
+    if bindings.contains("tw_tensor_map") {
+        writeln!(text, "use {device}::TensorMap as tw_tensor_map;").unwrap();
+    }
+    let kinds = bindings.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(": ")?.1.strip_suffix(','));
+    let is_nested = |kind: &&str| kind.ends_with("Params") && !kind.starts_with('*') && !bindings.contains(&format!("pub struct {kind} "));
+    let nested: BTreeSet<_> = kinds.filter(is_nested).collect();
+    match nested.len() {
+        0 => {}
+        1 => nested.iter().for_each(|kind| writeln!(text, "use {device}::params::{kind};").unwrap()),
+        _ => writeln!(text, "use {device}::params::{{{}}};", Vec::from_iter(nested).join(", ")).unwrap(),
+    }
     text
 }
 
-/// One implementation of `Params` for each struct: every pointer among its fields.
+/// One implementation of `Params` for each struct: every pointer among its fields, and in its tensor maps and structs.
 fn implementations(bindings: &str) -> String {
     let mut text = String::new();
-    let mut fields: Option<Vec<&str>> = None;
+    let mut fields: Option<Vec<String>> = None;
     let mut name = "";
     for line in bindings.lines() {
         if let Some(rest) = line.strip_prefix("pub struct ") {
@@ -105,8 +126,11 @@ fn implementations(bindings: &str) -> String {
         } else if let (Some(found), Some((field, kind))) =
             (&mut fields, line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(": ")))
         {
-            if kind.starts_with('*') {
-                found.push(field);
+            match kind.trim_end_matches(',') {
+                pointer if pointer.starts_with('*') => found.push(format!("visit({field:?}, self.{field} as u64);")),
+                "tw_tensor_map" => found.push(format!("self.{field}.addresses({field:?}, visit);")),
+                nested if nested.ends_with("Params") => found.push(format!("self.{field}.addresses(visit);")),
+                _ => {}
             }
         } else if line == "}"
             && let Some(found) = fields.take()
@@ -117,8 +141,8 @@ fn implementations(bindings: &str) -> String {
                  fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {{\n"
             )
             .unwrap();
-            for field in found {
-                writeln!(text, "        visit({field:?}, self.{field} as u64);").unwrap();
+            for line in found {
+                writeln!(text, "        {line}").unwrap();
             }
             text.push_str("    }\n}\n");
         }

@@ -96,6 +96,10 @@ impl Nvcc {
                 said
             }
         };
+        // C7510 and its neighbours: wgmma that ptxas made wait for one another, which costs their overlap
+        for line in said.lines().filter(|line| line.contains("(C75")) {
+            println!("cargo::warning={}.cu: {line}", source.name);
+        }
         Ok(Fatbin { usage: report::parse(&said).map_err(|error| format!("{}: {error}", source.name))?, path: fatbin })
     }
 

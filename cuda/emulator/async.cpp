@@ -1,5 +1,6 @@
-// Copies that run beside the threads: cp.async (16 bytes at most, waited for by the thread that issued it) and
-// cp.async.bulk (any multiple of 16, reported to an mbarrier or waited for as a group).
+// Copies that run beside the threads: cp.async (16 bytes at most, waited for by the thread that issued it),
+// cp.async.bulk (any multiple of 16, reported to an mbarrier or waited for as a group) and cp.async.bulk.tensor (a tile of
+// a matrix, likewise).
 //
 // From issue to wait the target's bytes are ARRIVING: whoever touches them is at fault, early or late copies alike.
 #include <stdio.h>
@@ -7,10 +8,14 @@
 
 #include "block.h"
 #include "instructions.h"
+#include "tensor_map.h"
+#include "view.h"
 
 namespace emu {
 
 namespace {
+
+constexpr uint32_t TENSOR_ALIGNMENT = 128;  // of a tile in shared memory
 
 // The target must be free: not arriving already, no barrier, read by no product or store in flight.
 void claim(Block& block, const char* what, uint32_t target, uint32_t bytes, Where at) {
@@ -36,13 +41,58 @@ void transfer(Block& block, const PendingCopy& copy) {
   memset(target + copy.source_bytes, 0, copy.bytes - copy.source_bytes);
 }
 
+// Calls visit(row's place in the tile in bytes, its first value's place in the matrix, first and end of the bytes of the
+// row that lie in the matrix) for each row of a tile; first and end are 0 for a row outside.
+template <class Visit>
+void each_row(const TensorTile& tensor, Visit visit) {
+  const uint64_t row_bytes = tensor.tile[0] * tensor.value_bytes;
+  const auto clamped = [&](int64_t x) {
+    return static_cast<uint64_t>(x < 0 ? 0 : x > static_cast<int64_t>(tensor.tile[0]) ? static_cast<int64_t>(tensor.tile[0]) : x);
+  };
+  const uint64_t first = clamped(-tensor.at[0]), end = clamped(static_cast<int64_t>(tensor.sizes[0]) - tensor.at[0]);
+  const auto is_inside = [&](int axis, int64_t i) { return i >= 0 && static_cast<uint64_t>(i) < tensor.sizes[axis]; };
+  for (uint64_t plane = 0; plane < tensor.tile[2]; ++plane) {
+    for (uint64_t row = 0; row < tensor.tile[1]; ++row) {
+      const int64_t z = tensor.at[2] + static_cast<int64_t>(plane), y = tensor.at[1] + static_cast<int64_t>(row);
+      const bool is_there = is_inside(2, z) && is_inside(1, y) && first < end;
+      const int64_t offset = z * static_cast<int64_t>(tensor.strides[1]) + y * static_cast<int64_t>(tensor.strides[0]) +
+                             tensor.at[0] * static_cast<int64_t>(tensor.value_bytes);
+      visit((plane * tensor.tile[1] + row) * row_bytes, reinterpret_cast<uint8_t*>(reinterpret_cast<intptr_t>(tensor.matrix) + offset),
+            is_there ? first * tensor.value_bytes : 0, is_there ? end * tensor.value_bytes : 0);
+    }
+  }
+}
+
+void transfer_tensor(Block& block, const BulkCopy& copy) {
+  const TensorTile& tensor = copy.tensor;
+  const uint64_t row_bytes = tensor.tile[0] * tensor.value_bytes;
+  const uint32_t folded = tensor.swizzle_bytes == 0 ? 0 : static_cast<uint32_t>(tensor.swizzle_bytes / 16 - 1);
+  each_row(tensor, [&](uint64_t place, uint8_t* row, uint64_t first, uint64_t end) {
+    for (uint64_t chunk = 0; chunk < row_bytes; chunk += 16) {
+      const uint32_t plain = copy.shared + static_cast<uint32_t>(place + chunk);
+      uint8_t* shared = block.shared.at(plain ^ (plain >> 7 & folded) << 4);
+      const uint64_t from = first > chunk ? first : chunk, to = end < chunk + 16 ? end : chunk + 16;
+      if (copy.to_shared) memset(shared, 0, 16);
+      if (from >= to) continue;
+      if (copy.to_shared) {
+        memcpy(shared + (from - chunk), row + from, to - from);
+      } else {
+        memcpy(row + from, shared + (from - chunk), to - from);
+      }
+    }
+  });
+}
+
 void transfer(Block& block, BulkCopy& copy) {
   copy.is_done = true;
-  if (!copy.to_shared) {
+  if (copy.tensor.matrix != nullptr) {
+    transfer_tensor(block, copy);
+  } else if (copy.to_shared) {
+    memcpy(block.shared.at(copy.shared), copy.global, copy.bytes);
+  } else {
     memcpy(copy.global, block.shared.at(copy.shared), copy.bytes);
-    return;
   }
-  memcpy(block.shared.at(copy.shared), copy.global, copy.bytes);
+  if (!copy.to_shared) return;
   for (uint32_t place = copy.shared; place < copy.shared + copy.bytes; place += 4) block.shared.word(place).writer = 0xffff;
   complete_transaction(block, copy);
 }
@@ -53,6 +103,63 @@ void forget_done(Block& block) {
     if (!copy.is_done || !copy.to_shared) block.bulk[kept++] = copy;
   }
   block.bulk.resize(kept);
+}
+
+// Reads a map and checks that the tile's part of the matrix may be touched.
+TensorTile tensor_tile(Block& block, const void* map, uint32_t axes, int32_t plane, int32_t row, int32_t column, bool writes, Where at) {
+  const uintptr_t place = reinterpret_cast<uintptr_t>(map), params = reinterpret_cast<uintptr_t>(block.launch->params);
+  if (place < params || place - params + sizeof(tw_tensor_map) > block.launch->params_size) {
+    block.fault(TW_EMU_UNSUPPORTED, at, "a tensor map that is not in the kernel's parameters");
+  }
+  if (place % alignof(tw_tensor_map) != 0) alignment_fault("tensor map's", place, alignof(tw_tensor_map), at);
+  const uint64_t* words = static_cast<const tw_tensor_map*>(map)->bits;
+  if (words[TW_MAP_WORD_MAGIC] != TW_MAP_MAGIC) block.fault(TW_EMU_UNSUPPORTED, at, "no tensor map, or one of a GPU");
+  if (words[TW_MAP_WORD_AXES] != axes) {
+    block.fault(TW_EMU_UNSUPPORTED, at, "a copy along %u axes by a tensor map of %llu", axes,
+                static_cast<unsigned long long>(words[TW_MAP_WORD_AXES]));
+  }
+  TensorTile tensor;
+  memcpy(&tensor.matrix, &words[TW_MAP_WORD_ADDRESS], sizeof tensor.matrix);
+  tensor.value_bytes = words[TW_MAP_WORD_VALUE];
+  tensor.swizzle_bytes = words[TW_MAP_WORD_SWIZZLE];
+  const int32_t first[3] = {column, row, plane};
+  for (int axis = 0; axis < 3; ++axis) {
+    tensor.at[axis] = first[axis];
+    tensor.sizes[axis] = words[TW_MAP_WORD_SIZES + axis];
+    tensor.tile[axis] = words[TW_MAP_WORD_TILE + axis];
+  }
+  for (int axis = 0; axis < 2; ++axis) tensor.strides[axis] = words[TW_MAP_WORD_STRIDES + axis];
+  const tw_emu_range* range = range_of(tensor.matrix);
+  each_row(tensor, [&](uint64_t, const uint8_t* values, uint64_t from, uint64_t end) {
+    if (from < end) check_global(range, values + from, end - from, 1, writes, at);
+  });
+  return tensor;
+}
+
+uint32_t bytes_of(const TensorTile& tensor) {
+  return static_cast<uint32_t>(tensor.tile[0] * tensor.tile[1] * tensor.tile[2] * tensor.value_bytes);
+}
+
+// Gives a copy to shared memory, or from there, to the engine.
+void issue_to_shared(Block& block, const char* what, const BulkCopy& copy) {
+  mbarrier_for_copy(block, copy.mbarrier, copy.at);
+  claim(block, what, copy.shared, copy.bytes, copy.at);
+  block.bulk.push_back(copy);
+  ++block.counts.copies;
+  block.counts.copied_bytes += copy.bytes;
+  if (block.is_deferred) return;
+  transfer(block, block.bulk.back());
+  forget_done(block);
+}
+
+void issue_to_global(Block& block, const BulkCopy& copy) {
+  async_read(block, copy.shared, copy.bytes, copy.at);
+  note_read(block, copy.shared, copy.bytes, copy.at);
+  for (uint32_t place = copy.shared; place < copy.shared + copy.bytes; place += 16) ++block.shared.async_readers(place);
+  block.bulk.push_back(copy);
+  ++block.counts.copies;
+  block.counts.copied_bytes += copy.bytes;
+  if (!block.is_deferred) transfer(block, block.bulk.back());
 }
 
 }  // namespace
@@ -91,17 +198,9 @@ void bulk_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_
   Block& here = block();
   if (bytes == 0 || bytes % 16 != 0) here.fault(TW_EMU_MISALIGNED, at, "cp.async.bulk of %u bytes, no multiple of 16", bytes);
   check_address(here, "cp.async.bulk", target, bytes, 16, at);
-  mbarrier_for_copy(here, mbarrier, at);
-  claim(here, "cp.async.bulk", target, bytes, at);
   uint8_t* global = static_cast<uint8_t*>(const_cast<void*>(source));
-  here.bulk.push_back(
-      BulkCopy{true, target, bytes, global, mbarrier, here.now->number, 0, true, false, at, here.now->warp->clocks});
-  ++here.counts.copies;
-  here.counts.copied_bytes += bytes;
-  if (!here.is_deferred) {
-    transfer(here, here.bulk.back());
-    forget_done(here);
-  }
+  issue_to_shared(here, "cp.async.bulk",
+                  BulkCopy{true, target, bytes, global, mbarrier, here.now->number, 0, true, false, at, here.now->warp->clocks});
 }
 
 void bulk_to_global(void* target, uint32_t source, uint32_t bytes, Where at) {
@@ -109,14 +208,27 @@ void bulk_to_global(void* target, uint32_t source, uint32_t bytes, Where at) {
   Thread& self = *here.now;
   if (bytes == 0 || bytes % 16 != 0) here.fault(TW_EMU_MISALIGNED, at, "cp.async.bulk of %u bytes, no multiple of 16", bytes);
   check_address(here, "cp.async.bulk", source, bytes, 16, at);
-  async_read(here, source, bytes, at);
-  note_read(here, source, bytes, at);
-  for (uint32_t place = source; place < source + bytes; place += 16) ++here.shared.async_readers(place);
-  here.bulk.push_back(BulkCopy{false, source, bytes, static_cast<uint8_t*>(target), 0, self.number, self.store_group, false, false, at,
-                               Clocks{}});
-  ++here.counts.copies;
-  here.counts.copied_bytes += bytes;
-  if (!here.is_deferred) transfer(here, here.bulk.back());
+  issue_to_global(here, BulkCopy{false, source, bytes, static_cast<uint8_t*>(target), 0, self.number, self.store_group, false, false, at,
+                                 Clocks{}});
+}
+
+void tensor_to_shared(uint32_t target, const void* map, uint32_t axes, int32_t plane, int32_t row, int32_t column, uint32_t mbarrier,
+                      Where at) {
+  Block& here = block();
+  const TensorTile tensor = tensor_tile(here, map, axes, plane, row, column, false, at);
+  const uint32_t bytes = bytes_of(tensor);
+  check_address(here, "cp.async.bulk.tensor", target, bytes, TENSOR_ALIGNMENT, at);
+  issue_to_shared(here, "cp.async.bulk.tensor", BulkCopy{true, target, bytes, nullptr, mbarrier, here.now->number, 0, true, false, at,
+                                                         here.now->warp->clocks, tensor});
+}
+
+void tensor_to_global(const void* map, uint32_t axes, int32_t plane, int32_t row, int32_t column, uint32_t source, Where at) {
+  Block& here = block();
+  Thread& self = *here.now;
+  const TensorTile tensor = tensor_tile(here, map, axes, plane, row, column, true, at);
+  const uint32_t bytes = bytes_of(tensor);
+  check_address(here, "cp.async.bulk.tensor", source, bytes, TENSOR_ALIGNMENT, at);
+  issue_to_global(here, BulkCopy{false, source, bytes, nullptr, 0, self.number, self.store_group, false, false, at, Clocks{}, tensor});
 }
 
 void bulk_commit(Where) {

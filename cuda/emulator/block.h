@@ -85,6 +85,16 @@ struct NamedBarrier {
   Clocks clocks;
 };
 
+// The tile of a tensor copy: which values of which matrix. Axes count from the innermost.
+struct TensorTile {
+  uint8_t* matrix = nullptr;
+  uint64_t value_bytes = 0, swizzle_bytes = 0;
+  int64_t at[3] = {};            // of the tile's first value; may lie outside
+  uint64_t sizes[3] = {};        // values
+  uint64_t strides[2] = {};      // bytes, of the second and the third axis
+  uint64_t tile[3] = {};         // values
+};
+
 // cp.async.bulk, between its issue and the wait that sees it.
 struct BulkCopy {
   bool to_shared;
@@ -96,6 +106,7 @@ struct BulkCopy {
   bool is_committed, is_done;
   Where at;
   Clocks clocks;
+  TensorTile tensor{};  // without a matrix: `bytes` from `global` on
 };
 
 struct Mbarrier {
@@ -112,6 +123,7 @@ struct Launch {
   const char* kernel;
   void (*body)(const void*);
   const void* params;
+  size_t params_size;
   dim3 grid, block;
   uint32_t dynamic_bytes;
   const tw_emu_options* options;

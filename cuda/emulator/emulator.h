@@ -130,7 +130,7 @@ const char* tw_emu_kernel_name(size_t index);
  * 10. All but the kernels stands in an unnamed namespace (or is TW_DEVICE): here every file is linked into one program, and
  *     two templates of one name would silently become one.
  * 11. Sums whose order matters say fmaf() when they mean it; both compilers are told not to contract others.
- * 12. Blocks of a grid run one after another, so no block may wait for another. Clusters, multicast and tensor maps are
- *     not modelled: tiles are stored in global memory as shared memory is to have them, and copied by bulk_copy_to_shared.
+ * 12. Blocks of a grid run one after another, so no block may wait for another. Clusters and multicast are not modelled.
+ *     A tensor map stays where it is in the parameters: it is handed on by reference, never copied.
  */
 #endif

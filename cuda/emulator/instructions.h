@@ -29,6 +29,8 @@ void cp_async_commit(Where at);
 void cp_async_wait(uint64_t allowed, bool whole, Where at);
 void bulk_to_shared(uint32_t target, const void* source, uint32_t bytes, uint32_t mbarrier, Where at);
 void bulk_to_global(void* target, uint32_t source, uint32_t bytes, Where at);
+void tensor_to_shared(uint32_t target, const void* map, uint32_t axes, int32_t plane, int32_t row, int32_t column, uint32_t mbarrier, Where at);
+void tensor_to_global(const void* map, uint32_t axes, int32_t plane, int32_t row, int32_t column, uint32_t source, Where at);
 void bulk_commit(Where at);
 void bulk_wait(uint64_t allowed, Where at);
 

@@ -91,6 +91,7 @@ extern "C" int tw_emu_launch(const char* name, const unsigned grid[3], const uns
   const emu::Launch launch{name,
                            kernel.body,
                            copy.get(),
+                           params_size,
                            dim3{grid[0], grid[1], grid[2]},
                            dim3{block[0], block[1], block[2]},
                            static_cast<uint32_t>(shared_bytes),

@@ -80,7 +80,7 @@ TW_KERNEL(gemm_bf16_mma_store, GemmBf16Params, GEMM_THREADS) {
   TW_SHARED(float, partial, COLUMN_WARPS * GEMM_TILE);
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm(p, sums);
-  end_store<EndRounds::Once, COLUMN_WARPS>(p, at, sums, partial);
+  end_store<Team, EndRounds::Once>(p, at, sums, partial);
 }
 
 TW_KERNEL(gemm_bf16_mma_store_f32, GemmBf16Params, GEMM_THREADS) {
@@ -92,5 +92,5 @@ TW_KERNEL(gemm_bf16_mma_store_f32, GemmBf16Params, GEMM_THREADS) {
 TW_KERNEL(gemm_bf16_mma_add_gated, GemmBf16Params, GEMM_THREADS) {
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm(p, sums);
-  end_add_gated<EndRounds::Once>(p, at, sums);
+  end_add_gated<Team, EndRounds::Once>(p, at, sums);
 }

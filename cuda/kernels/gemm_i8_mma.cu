@@ -132,7 +132,7 @@ TW_DEVICE void gemm_store(const GemmI8Params& p) {
   TW_SHARED(float, partial, COLUMN_WARPS * GEMM_TILE);
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm<DEPTH>(p, sums);
-  end_store<EndRounds::Twice, COLUMN_WARPS>(p, at, sums, partial);
+  end_store<Team, EndRounds::Twice>(p, at, sums, partial);
 }
 
 template <int DEPTH>
@@ -147,14 +147,14 @@ TW_DEVICE void gemm_quantise(const GemmI8Params& p) {
   TW_SHARED(float, partial, COLUMN_WARPS * GEMM_TILE);
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm<DEPTH>(p, sums);
-  end_quantise<EndRounds::Twice, COLUMN_WARPS>(p, at, sums, partial);
+  end_quantise<Team, EndRounds::Twice>(p, at, sums, partial);
 }
 
 template <int DEPTH>
 TW_DEVICE void gemm_add_gated(const GemmI8Params& p) {
   float sums[ROW_TILES][COLUMN_TILES][4];
   const EndPlace at = gemm<DEPTH>(p, sums);
-  end_add_gated<EndRounds::Twice>(p, at, sums);
+  end_add_gated<Team, EndRounds::Twice>(p, at, sums);
 }
 
 }  // namespace

@@ -8,13 +8,23 @@
 #include "tile.cuh"
 
 #include "gemm_end.cuh"
+#include "gemm_raster.cuh"
 
 namespace {
 
-constexpr int BAND = 16;  // rows of tiles that go down before they go across: what runs at once shares both operands
+constexpr int GEMM_THREADS = 256;
+constexpr int BAND = 16;  // of gemm_raster.cuh
 constexpr int ROW_WARPS = 4, COLUMN_WARPS = 2;
 constexpr int ROW_TILES = GEMM_TILE / ROW_WARPS / 16, COLUMN_TILES = GEMM_TILE / COLUMN_WARPS / 8;
 static_assert(ROW_WARPS * COLUMN_WARPS * WARP == GEMM_THREADS, "every warp has its part of the tile");
+
+// The whole block ends its tile.
+struct Team {
+  static constexpr int ROWS = GEMM_TILE, THREADS = GEMM_THREADS, COLUMN_WARPS = ::COLUMN_WARPS;
+  static __device__ __forceinline__ void sync(const EndPlace&) { block_sync(); }
+  static constexpr __device__ uint32_t staging(const EndPlace&) { return 0; }
+};
+constexpr uint32_t END_BYTES = end_bytes<Team>();
 
 // One operand on its way to shared memory: a thread copies one chunk of every PASS_ROWS rows of a stage. IS_RAGGED: the
 // rows of the matrix may end inside a stage, at a whole chunk.
@@ -96,14 +106,15 @@ TW_DEVICE void fill_tile(T (&sums)[ROW_TILES][COLUMN_TILES][4], T value) {
 TW_DEVICE EndPlace place_of(uint32_t index, int64_t rows, int64_t columns, int warp, int lane) {
   const uint32_t row_tiles = static_cast<uint32_t>((rows + GEMM_TILE - 1) / GEMM_TILE);  // their product is the grid
   const uint32_t column_tiles = static_cast<uint32_t>((columns + GEMM_TILE - 1) / GEMM_TILE);
-  const uint32_t band = index / (BAND * column_tiles), inside = index % (BAND * column_tiles);
-  const uint32_t band_rows = min(row_tiles - band * BAND, static_cast<uint32_t>(BAND));
+  const TileIndex tile = tile_of<BAND>(index, row_tiles, column_tiles);
   EndPlace at;
-  at.first_row = static_cast<int64_t>(band * BAND + inside % band_rows) * GEMM_TILE;
-  at.first_column = static_cast<int64_t>(inside / band_rows) * GEMM_TILE;
+  at.first_row = static_cast<int64_t>(tile.row) * GEMM_TILE;
+  at.first_column = static_cast<int64_t>(tile.column) * GEMM_TILE;
   at.column_warp = warp % COLUMN_WARPS;
   at.row = warp / COLUMN_WARPS * ROW_TILES * 16 + Fragment::c_row(lane, 0);
   at.column = at.column_warp * COLUMN_TILES * 8 + Fragment::c_column(lane, 0);
+  at.team = 0;
+  at.thread = static_cast<int>(threadIdx.x);
   return at;
 }
 

@@ -3,7 +3,7 @@
 //
 //   ptx_convert.cuh   number formats, bits, fast functions                                      any chip, e4m3 from 8.9
 //   ptx_warp.cuh      lanes, shuffles, votes, reductions, barriers of a block, atomics          any chip
-//   ptx_copy.cuh      cp.async; mbarrier, bulk copies, proxy fence, registers                   8.0; 9.0
+//   ptx_copy.cuh      cp.async; mbarrier, bulk and tensor copies, proxy fence, registers        8.0; 9.0
 //   ptx_mma.cuh       ldmatrix, stmatrix, mma.sync                                              8.0; stmatrix 9.0; e4m3 8.9
 //   ptx_wgmma.cuh     wgmma                                                                     9.0a only
 //

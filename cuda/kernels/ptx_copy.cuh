@@ -1,6 +1,7 @@
 // Copies that run beside the threads, and the barriers they report to. Included by ptx.cuh.
 #pragma once
 #include "kernel.cuh"
+#include "tensor_map.h"
 
 // cp.async, from 8.0 on: BYTES (4, 8 or 16) from global to shared memory, both at multiples of BYTES. 16 bytes bypass L1.
 template <int BYTES, class T>
@@ -158,6 +159,74 @@ TW_DEVICE void bulk_copy_to_global(Global<T> target, uint32_t source, uint32_t b
   emu::bulk_to_global(target.raw(bytes, 16, true, at), source, bytes, at);
 #elif TW_CHIP >= 900
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(target), "r"(source), "r"(bytes) : "memory");
+#else
+  __trap();
+#endif
+}
+
+// Tensor copies: a tile of the matrix that a tensor map in the kernel's parameters describes. The tile begins at the value
+// (plane, row, column), counted from 0 and perhaps outside: what lies outside the matrix is zero on the way to shared
+// memory and left alone on the way back. In shared memory it is dense, at a multiple of 128 bytes, its 16-byte chunks
+// permuted by the bits of their own address as tile.cuh draws it (so a swizzled tile begins at a multiple of eight rows).
+
+// The map is fetched before its first use.
+TW_DEVICE void prefetch_tensor_map([[maybe_unused]] const tw_tensor_map& map) {
+#ifndef TW_EMULATOR
+#if TW_CHIP >= 900
+  asm volatile("prefetch.tensormap [%0];" ::"l"(&map) : "memory");
+#else
+  __trap();
+#endif
+#endif
+}
+
+// To shared memory; all bytes of the tile, zeros too, count against the mbarrier's.
+TW_DEVICE void tensor_copy_to_shared_2d(uint32_t target, const tw_tensor_map& map, int32_t row, int32_t column, uint32_t mbarrier TW_AT) {
+#ifdef TW_EMULATOR
+  emu::tensor_to_shared(target, &map, 2, 0, row, column, mbarrier, at);
+#elif TW_CHIP >= 900
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(target),
+               "l"(&map), "r"(column), "r"(row), "r"(mbarrier)
+               : "memory");
+#else
+  __trap();
+#endif
+}
+
+TW_DEVICE void tensor_copy_to_shared_3d(uint32_t target, const tw_tensor_map& map, int32_t plane, int32_t row, int32_t column,
+                                        uint32_t mbarrier TW_AT) {
+#ifdef TW_EMULATOR
+  emu::tensor_to_shared(target, &map, 3, plane, row, column, mbarrier, at);
+#elif TW_CHIP >= 900
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(target),
+      "l"(&map), "r"(column), "r"(row), "r"(plane), "r"(mbarrier)
+      : "memory");
+#else
+  __trap();
+#endif
+}
+
+// To global memory, in the thread's current bulk group. What threads wrote needs fence_proxy_async and a barrier first.
+TW_DEVICE void tensor_copy_to_global_2d(const tw_tensor_map& map, int32_t row, int32_t column, uint32_t source TW_AT) {
+#ifdef TW_EMULATOR
+  emu::tensor_to_global(&map, 2, 0, row, column, source, at);
+#elif TW_CHIP >= 900
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map), "r"(column), "r"(row),
+               "r"(source)
+               : "memory");
+#else
+  __trap();
+#endif
+}
+
+TW_DEVICE void tensor_copy_to_global_3d(const tw_tensor_map& map, int32_t plane, int32_t row, int32_t column, uint32_t source TW_AT) {
+#ifdef TW_EMULATOR
+  emu::tensor_to_global(&map, 3, plane, row, column, source, at);
+#elif TW_CHIP >= 900
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.tile.bulk_group [%0, {%1, %2, %3}], [%4];" ::"l"(&map), "r"(column), "r"(row),
+               "r"(plane), "r"(source)
+               : "memory");
 #else
   __trap();
 #endif

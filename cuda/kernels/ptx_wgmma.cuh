@@ -24,6 +24,9 @@ TW_DEVICE uint64_t matrix_descriptor(uint32_t address, uint32_t leading, uint32_
          static_cast<uint64_t>(stride >> 4 & 0x3fff) << 32 | static_cast<uint64_t>(swizzle) << 62;
 }
 
+// The descriptor of what lies `bytes` further on; shared memory is small enough for the sum to stay in its field.
+TW_DEVICE uint64_t advanced(uint64_t descriptor, uint32_t bytes) { return descriptor + (bytes >> 4); }
+
 // Before the first product, and before any product on registers that other instructions touched.
 TW_DEVICE void wgmma_fence(TW_AT_ONLY) {
 #ifdef TW_EMULATOR
@@ -54,6 +57,23 @@ TW_DEVICE void wgmma_wait(TW_AT_ONLY) {
   asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 #else
   __trap();
+#endif
+}
+
+// After a wait: the accumulators are read only from here on, whatever order the compiler likes.
+template <int COUNT>
+TW_DEVICE void wgmma_pin([[maybe_unused]] float (&d)[COUNT]) {
+#ifndef TW_EMULATOR
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) asm volatile("" : "+f"(d[i])::"memory");
+#endif
+}
+
+template <int COUNT>
+TW_DEVICE void wgmma_pin([[maybe_unused]] int32_t (&d)[COUNT]) {
+#ifndef TW_EMULATOR
+#pragma unroll
+  for (int i = 0; i < COUNT; i++) asm volatile("" : "+r"(d[i])::"memory");
 #endif
 }
 

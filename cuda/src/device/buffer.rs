@@ -252,6 +252,11 @@ impl<'a, T: Plain> View<'a, T> {
         std::ptr::with_exposed_provenance(self.start() as usize)
     }
 
+    /// Whether it is memory of the emulator.
+    pub(super) fn is_emulated(&self) -> bool {
+        matches!(self.memory.place, Place::Emulated(_))
+    }
+
     /// What a launch must know of it when its kernel reads it.
     pub fn reads(&self, name: &'static str) -> Operand<'a> {
         Operand { name, memory: self.memory, address: self.start(), bytes: self.len * size_of::<T>(), is_written: false, alignment: 1 }

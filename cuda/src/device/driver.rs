@@ -10,6 +10,7 @@ use cudarc::driver::{DriverError, result, sys};
 
 use super::chip::{Chip, Limits};
 use super::launch::Launch;
+use super::tensor_map::{AXES, Plan, Swizzle};
 use crate::Error;
 use crate::host::aligned::Plain;
 
@@ -69,6 +70,47 @@ pub(super) fn count() -> Result<usize, Error> {
         outcome => told("cuInit", outcome)?,
     }
     Ok(usize::try_from(told("cuDeviceGetCount", result::device::get_count())?).unwrap_or(0))
+}
+
+/// The driver's encoding of a tensor map, whose plan has been checked and lies in memory of a device.
+pub(super) fn encode_tensor_map(plan: &Plan) -> Result<[u64; 16], Error> {
+    use sys::{CUtensorMapDataType as Values, CUtensorMapFloatOOBfill as Fill, CUtensorMapSwizzle as Pattern};
+    // only bytes are moved, so any type of the size will do
+    let values = match plan.value_bytes {
+        1 => Values::CU_TENSOR_MAP_DATA_TYPE_UINT8,
+        2 => Values::CU_TENSOR_MAP_DATA_TYPE_UINT16,
+        4 => Values::CU_TENSOR_MAP_DATA_TYPE_UINT32,
+        _ => Values::CU_TENSOR_MAP_DATA_TYPE_UINT64,
+    };
+    let swizzle = match plan.swizzle {
+        Swizzle::None => Pattern::CU_TENSOR_MAP_SWIZZLE_NONE,
+        Swizzle::Bytes32 => Pattern::CU_TENSOR_MAP_SWIZZLE_32B,
+        Swizzle::Bytes64 => Pattern::CU_TENSOR_MAP_SWIZZLE_64B,
+        Swizzle::Bytes128 => Pattern::CU_TENSOR_MAP_SWIZZLE_128B,
+    };
+    let mut map = sys::CUtensorMap { opaque: [0; 16] };
+    let every_value = [1; AXES];
+    // SAFETY: the driver is there, since it gave the memory that the plan lies in. It reads `axes` numbers of each array
+    // (`axes - 1` strides) and writes the map; it follows no pointer to device memory.
+    let outcome = unsafe {
+        sys::cuTensorMapEncodeTiled(
+            &raw mut map,
+            values,
+            plan.axes,
+            std::ptr::with_exposed_provenance_mut(plan.address as usize),
+            plan.sizes.as_ptr(),
+            plan.strides.as_ptr(),
+            plan.tile.as_ptr(),
+            every_value.as_ptr(),
+            sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
+            swizzle,
+            // a tile's rows are pieces of longer rows whose next pieces are wanted next
+            sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            Fill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    };
+    told("cuTensorMapEncodeTiled", outcome.result())?;
+    Ok(map.opaque)
 }
 
 /// A device's primary context.

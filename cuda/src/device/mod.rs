@@ -31,6 +31,7 @@ mod graph;
 mod launch;
 pub mod params;
 mod stream;
+mod tensor_map;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -43,6 +44,7 @@ pub use file::{Compiled, KernelFile, OpKernel, Usage};
 pub use graph::{Graph, Node};
 pub use launch::{FIRST_BLOCK, Kernel, Launch, Params};
 pub use stream::{Event, Stream};
+pub use tensor_map::{Swizzle, TensorMap, Tiling};
 
 use crate::Error;
 

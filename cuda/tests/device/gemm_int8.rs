@@ -5,7 +5,7 @@ use std::path::Path;
 use half::bf16;
 use safetensors::SafeTensors;
 use turbowan_cuda::device::{Device, EmulatorOptions};
-use turbowan_cuda::ops::gemm::{Epilogue, Then};
+use turbowan_cuda::ops::gemm::{Epilogue, Family, Then};
 use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, DeviceWeight, GemmInt8};
 use turbowan_cuda::ops::gemm_int8::{PackedInt8, gemm_int8};
 use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
@@ -23,16 +23,17 @@ const RULES: [Int8Rule; 2] = [Int8Rule::Official, Int8Rule::PerToken];
 const SHAPES: [[usize; 3]; 7] =
     [[1, 1, 128], [5, 130, 256], [129, 40, 384], [127, 257, 128], [130, 136, 640], [17, 33, 1152], [64, 300, 256]];
 
-/// The emulator in all its ways, of a chip with deep stages and of one with shallow stages, and the GPU.
+/// The emulator in all its ways, of a chip with deep stages, of one with shallow stages and of one with wgmma, and the GPU.
 fn devices_in_all_ways() -> Vec<Device> {
     let ways = |capability| EmulatorOptions::all().into_iter().map(move |options| options.for_capability(capability));
-    emulated(&ways((8, 0)).chain(ways((8, 9))).collect::<Vec<_>>()).into_iter().chain(gpu()).collect()
+    emulated(&[(8, 0), (8, 9), (9, 0)].into_iter().flat_map(ways).collect::<Vec<_>>()).into_iter().chain(gpu()).collect()
 }
 
-/// The same in the two most different ways, for the longer tests.
-fn devices_of_both_stages() -> Vec<Device> {
-    let last = EmulatorOptions::all().pop().unwrap();
-    emulated(&[EmulatorOptions::default(), last.for_capability((8, 9))]).into_iter().chain(gpu()).collect()
+/// The same in the most different ways, for the longer tests.
+fn devices_of_every_kind() -> Vec<Device> {
+    let (first, last) = (EmulatorOptions::default(), EmulatorOptions::all()[7]);
+    let ways = [first, last.for_capability((8, 9)), first.for_capability((9, 0)), last.for_capability((9, 0))];
+    emulated(&ways).into_iter().chain(gpu()).collect()
 }
 
 /// The operands of a product on the host.
@@ -83,8 +84,12 @@ struct Ended {
 }
 
 fn run(device: &Device, case: &Case, end: &End<'_>) -> Result<Ended, Error> {
+    run_with(device, Family::of(device.chip().capability), case, end)
+}
+
+fn run_with(device: &Device, family: Family, case: &Case, end: &End<'_>) -> Result<Ended, Error> {
     let stream = device.stream()?;
-    let product = GemmInt8::load(device)?;
+    let product = GemmInt8::load_with(device, family)?;
     let (rows, width, n) = (case.a.rows(), case.a.width(), case.w.out());
     let (a_values, a_scales) = (stream.upload(case.a.values())?, stream.upload(case.a.scales())?);
     let (w_values, w_scales) = (stream.upload(case.w.values())?, stream.upload(case.w.scales())?);
@@ -155,7 +160,7 @@ fn every_bit_is_that_of_the_host_twin_in_every_way_of_the_emulator() {
 
 #[test]
 fn awkward_shapes_and_values_match_the_host_twin_and_the_oracle() {
-    for device in devices_of_both_stages() {
+    for device in devices_of_every_kind() {
         for shape in SHAPES {
             for kind in Kind::ALL {
                 for rule in RULES {
@@ -191,7 +196,7 @@ fn sums_are_exact_at_both_ends_of_the_range() {
             w: QuantizedWeight::from_parts(out, width, w.clone(), vec![1.0]).unwrap(),
             bias: vec![],
         };
-        for device in devices_of_both_stages() {
+        for device in devices_of_every_kind() {
             demand_equal(&run(&device, &case, &End::F32).unwrap().f32, &want, &format!("{device:?}"));
         }
     }
@@ -206,7 +211,7 @@ fn a_large_row_and_an_empty_block_are_as_on_the_host() {
     x.chunks_mut(width).skip(128).for_each(|row| row[128..256].fill(0.0));
     for rule in RULES {
         let case = Case::of(rule, &x, [rows, out, width]);
-        for device in devices_of_both_stages() {
+        for device in devices_of_every_kind() {
             let got = run(&device, &case, &End::F32).unwrap().f32;
             demand_equal(&got, &case.on_host(Then::Store, Rounding::None, vec![]), &format!("{device:?} {rule:?}"));
         }
@@ -221,7 +226,7 @@ fn sums_of_squares_are_those_of_what_is_stored() {
         let squares = |part: &[f32]| part.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>();
         let want: Vec<f64> = stored.chunks(out).flat_map(|row| row.chunks(128).map(squares)).collect();
         let mut all: Vec<Vec<f32>> = Vec::new();
-        for device in devices_of_both_stages() {
+        for device in devices_of_every_kind() {
             let sums = run(&device, &case, &End::Bf16 { with_sums: true }).unwrap().sums;
             for (got, want) in sums.iter().zip(&want) {
                 // at most 24 roundings on the way of a term
@@ -242,7 +247,7 @@ fn the_gated_sum_rounds_as_the_host_does() {
             let x = narrow(&input(Kind::Plain, rows, out, 8));
             let gate = input(Kind::Plain, rows.div_ceil(rows_per_gate), out, 9);
             let want = case.on_host(Then::AddGated { gate: &gate, rows_per_group: rows_per_gate }, Rounding::Bf16, widen(&x));
-            let devices = if rows == 130 { devices_in_all_ways() } else { devices_of_both_stages() };
+            let devices = if rows == 130 { devices_in_all_ways() } else { devices_of_every_kind() };
             for device in devices {
                 let got = run(&device, &case, &End::AddGated { x: &x, gate: &gate, rows_per_gate }).unwrap().bf16;
                 demand_equal(&widen(&got), &want, &format!("{device:?} {rule:?} {shape:?}"));
@@ -281,7 +286,7 @@ fn the_quantised_end_is_the_host_twin_but_for_ties() {
 #[test]
 fn a_second_run_gives_the_same_bits() {
     let case = Case::new(Int8Rule::PerToken, Kind::OutlierChannel, [140, 256, 256]);
-    for device in devices() {
+    for device in devices_of_every_kind() {
         for end in [End::F32, End::Bf16 { with_sums: true }, End::Quantise] {
             let run = || run(&device, &case, &end).unwrap();
             assert_eq!(run(), run());
@@ -289,9 +294,97 @@ fn a_second_run_gives_the_same_bits() {
     }
 }
 
+/// More tiles than blocks: a block works off several, whose stages follow one another without a gap.
+#[test]
+fn blocks_that_stay_work_off_every_tile() {
+    for (threads, shape) in [(1, [600, 300, 128]), (2, [600, 300, 384]), (5, [700, 257, 640])] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| {
+            let mut case = Case::new(Int8Rule::PerToken, Kind::OutlierChannel, shape);
+            let stored = case.on_host(Then::Store, Rounding::Bf16, vec![]);
+            let bias = std::mem::take(&mut case.bias);
+            let exact = case.on_host(Then::Store, Rounding::None, vec![]);
+            for way in [0, 1, 3, 5, 7] {
+                for device in emulated(&[EmulatorOptions::all()[way].for_capability((9, 0))]) {
+                    assert_eq!(device.chip().multiprocessors as usize, threads, "tiles must outnumber the blocks");
+                    let name = format!("{device:?} {shape:?} way {way}");
+                    demand_equal(&run(&device, &case, &End::F32).unwrap().f32, &exact, &name);
+                    case.bias = bias.clone();
+                    let ended = run(&device, &case, &End::Bf16 { with_sums: true }).unwrap();
+                    demand_equal(&widen(&ended.bf16), &stored, &name);
+                    case.bias.clear();
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn both_families_give_the_same_bytes_at_every_end() {
+    for shape @ [rows, out, _] in [[300, 256, 384], [65, 128, 128]] {
+        let case = Case::new(Int8Rule::PerToken, Kind::OutlierChannel, shape);
+        let (x, gate) = (narrow(&input(Kind::Plain, rows, out, 8)), input(Kind::Plain, rows.div_ceil(7), out, 9));
+        let hopper = emulated(&[EmulatorOptions::default().for_capability((9, 0))]);
+        for device in hopper.into_iter().chain(gpu().filter(|gpu| gpu.chip().capability == (9, 0))) {
+            assert_eq!(GemmInt8::load(&device).unwrap().family(), Family::Wgmma);
+            for end in [End::F32, End::Bf16 { with_sums: true }, End::Quantise, End::AddGated { x: &x, gate: &gate, rows_per_gate: 7 }] {
+                let [mma, wgmma] = [Family::Mma, Family::Wgmma].map(|family| run_with(&device, family, &case, &end).unwrap());
+                assert_eq!(mma, wgmma, "{device:?} {shape:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replay_gives_the_bytes_of_a_queued_product() {
+    let case = Case::new(Int8Rule::PerToken, Kind::Plain, [130, 136, 256]);
+    for device in devices_of_every_kind() {
+        let stream = device.stream().unwrap();
+        let product = GemmInt8::load(&device).unwrap();
+        let (a_values, a_scales) = (stream.upload(case.a.values()).unwrap(), stream.upload(case.a.scales()).unwrap());
+        let (w_values, w_scales) = (stream.upload(case.w.values()).unwrap(), stream.upload(case.w.scales()).unwrap());
+        let a = DeviceRows::new(Int8Rule::PerToken, 130, 256, a_values.view(), a_scales.view()).unwrap();
+        let w = DeviceWeight::new(136, 256, w_values.view(), w_scales.view()).unwrap();
+        let mut out = stream.allocate::<f32>(130 * 136).unwrap();
+        let mut graph = stream.capture(|stream| product.store_f32(stream, a, w, None, out.view_mut())).unwrap();
+        out.view_mut().fill_bytes(0).unwrap();
+        graph.replay().unwrap();
+        let replayed = out.to_vec().unwrap();
+        out.view_mut().fill_bytes(0).unwrap();
+        product.store_f32(&stream, a, w, None, out.view_mut()).unwrap();
+        demand_equal(&replayed, &out.to_vec().unwrap(), &format!("{device:?}"));
+        assert!(replayed.iter().any(|value| *value != 0.0));
+    }
+}
+
+#[test]
+fn two_streams_share_a_weight() {
+    let case = Case::new(Int8Rule::Official, Kind::Plain, [140, 136, 256]);
+    let want = case.on_host(Then::Store, Rounding::Bf16, vec![]);
+    for device in devices_of_every_kind() {
+        let product = GemmInt8::load(&device).unwrap();
+        let streams = [device.stream().unwrap(), device.stream().unwrap()];
+        let w_values = streams[0].upload(case.w.values()).unwrap().settle().unwrap();
+        let w_scales = streams[0].upload(case.w.scales()).unwrap().settle().unwrap();
+        let bias = streams[0].upload(&case.bias).unwrap().settle().unwrap();
+        let w = DeviceWeight::new(136, 256, w_values.view(), w_scales.view()).unwrap();
+        let queued = streams.map(|stream| {
+            let (values, scales) = (stream.upload(case.a.values()).unwrap(), stream.upload(case.a.scales()).unwrap());
+            let a = DeviceRows::new(Int8Rule::Official, 140, 256, values.view(), scales.view()).unwrap();
+            let mut out = stream.allocate(140 * 136).unwrap();
+            product.store(&stream, a, w, Some(bias.view()), out.view_mut(), None).unwrap();
+            out
+        });
+        for out in queued {
+            demand_equal(&widen(&out.to_vec().unwrap()), &want, &format!("{device:?}"));
+        }
+    }
+}
+
 #[test]
 fn misfits_are_refused_and_no_rows_are_no_work() {
-    for device in devices() {
+    let hopper = emulated(&[EmulatorOptions::default().for_capability((9, 0))]);
+    for device in devices().into_iter().chain(hopper) {
         let mut case = Case::new(Int8Rule::PerToken, Kind::Plain, [2, 40, 256]);
         assert!(matches!(run(&device, &case, &End::Quantise), Err(Error::Size { found: 40, .. })));
         let gated = |gate, rows_per_gate| End::AddGated { x: &[bf16::ONE; 80], gate, rows_per_gate };
@@ -324,13 +417,13 @@ fn the_official_product_is_that_of_the_recorded_run() {
             w: QuantizedWeight::from_parts(out, width, int8("int8_weight"), f32("scale")).unwrap(),
             bias: bf16("bias"),
         };
-        for device in devices_of_both_stages() {
+        for device in devices_of_every_kind() {
             let got = widen(&run(&device, &case, &End::Bf16 { with_sums: false }).unwrap().bf16);
             demand_equal(&got, &widen(&bf16("out_bf16")), &format!("{device:?} {name}"));
         }
         case.bias.clear();
         let want: Vec<f64> = f32("gemm_f32").into_iter().map(f64::from).collect();
-        for device in devices_of_both_stages() {
+        for device in devices_of_every_kind() {
             let got = run(&device, &case, &End::F32).unwrap().f32;
             Verdict::of(&got, &want, Bound::relative_l2(1e-6)).demand(&format!("{device:?} {name}"));
         }

@@ -8,6 +8,7 @@ mod norm;
 mod quant;
 mod rope;
 mod runtime;
+mod tensor_map;
 
 use turbowan_cuda::Error;
 use turbowan_cuda::device::{Device, EmulatorOptions};

@@ -1,6 +1,9 @@
 // The seeded faults: each is one mistake that a kernel's author might make, switched on by `fault` in the parameters.
 #pragma once
+#include <stddef.h>
 #include <stdint.h>
+
+#include "tensor_map.h"
 
 // In scores_mma.cu.
 #define MMA_FAULTS(X)                                                                  \
@@ -62,13 +65,29 @@
   X(MISSING_STORE_WAIT, "a bulk store that nobody waits for")                          \
   X(EARLY_STAGING_REUSE, "the staging tile is written again before its store has read it")
 
+// In tensor_copies.cu, and in the maps that tensor_test.h makes for it.
+#define TENSOR_FAULTS(X)                                                               \
+  X(TENSOR_SMALL_TILE, "the map's tile has half the rows that the kernel expects")     \
+  X(TENSOR_NO_SWIZZLE, "the map has no swizzle")                                       \
+  X(TENSOR_WRONG_SWIZZLE, "the map has the swizzle of narrower rows")                  \
+  X(TENSOR_ROWS_PAST_END, "the map has a row more than its memory")                    \
+  X(TENSOR_READ_ONLY, "a tensor store into memory that is only read")                  \
+  X(TENSOR_EXPECT_TOO_FEW, "expect_tx of 16 bytes too few for a tile")                 \
+  X(TENSOR_MISALIGNED_TARGET, "a tile at no multiple of 128 bytes")                    \
+  X(TENSOR_SWAPPED_COORDINATES, "row and column of a tile swapped")                    \
+  X(TENSOR_COPIED_MAP, "a tensor map copied out of the parameters")                    \
+  X(TENSOR_MISSING_WAIT, "no wait for a tile")                                         \
+  X(TENSOR_MISSING_STORE_FENCE, "no proxy fence before a tensor store")                \
+  X(TENSOR_MISSING_STORE_BARRIER, "no barrier before a tensor store")                  \
+  X(TENSOR_MISSING_STORE_WAIT, "a tensor store that nobody waits for")
+
 enum Fault : uint32_t {
   NO_FAULT = 0,
 #define X(name, text) name,
-  MMA_FAULTS(X) WGMMA_FAULTS(X) FAULT_COUNT
+  MMA_FAULTS(X) WGMMA_FAULTS(X) TENSOR_FAULTS(X) FAULT_COUNT
 #undef X
 };
-constexpr uint32_t FIRST_WGMMA_FAULT = WRONG_PARITY;
+constexpr uint32_t FIRST_WGMMA_FAULT = WRONG_PARITY, FIRST_TENSOR_FAULT = TENSOR_SMALL_TILE;
 
 // s[rows, keys] = q[rows, 128] k[keys, 128]^T in int8, exact; peak[block] = largest |s| of a block's rows.
 struct ScoresParams {
@@ -80,3 +99,12 @@ struct ScoresParams {
   uint32_t fault, pad;
 };
 static_assert(sizeof(ScoresParams) == 56, "both sides");
+
+// y = x + 1 through tensor copies; see tensor_copies.cu.
+struct TensorParams {
+  tw_tensor_map x, y;
+  uint32_t* outside;
+  int64_t planes, rows, columns;
+  uint32_t axes, fault;
+};
+static_assert(sizeof(tw_tensor_map) == 192 && sizeof(TensorParams) == 448 && offsetof(TensorParams, fault) == 420, "both sides");

@@ -13,17 +13,18 @@
 #include "emulator.h"
 #include "faults.h"
 #include "instructions_test.h"
+#include "tensor_test.h"
 
 namespace {
 
 const char* const NAMES[] = {"clean",
 #define X(name, text) #name,
-                             MMA_FAULTS(X) WGMMA_FAULTS(X)
+                             MMA_FAULTS(X) WGMMA_FAULTS(X) TENSOR_FAULTS(X)
 #undef X
 };
 const char* const TEXTS[] = {"",
 #define X(name, text) text,
-                             MMA_FAULTS(X) WGMMA_FAULTS(X)
+                             MMA_FAULTS(X) WGMMA_FAULTS(X) TENSOR_FAULTS(X)
 #undef X
 };
 const char* const FAULTS[] = {"ok",         "no kernel", "bad launch", "bounds", "misaligned", "unwritten",  "divergence",  "early exit",
@@ -141,7 +142,7 @@ int run_faults() {
                static_cast<int>(shape.keys), mode.name, result.c_str(), message.c_str());
       }
     }
-    const uint32_t middle = FIRST_WGMMA_FAULT, first = is_wgmma ? middle : 1u, last = is_wgmma ? FAULT_COUNT : middle;
+    const uint32_t middle = FIRST_WGMMA_FAULT, first = is_wgmma ? middle : 1u, last = is_wgmma ? FIRST_TENSOR_FAULT : middle;
     for (uint32_t fault = first; fault < last; ++fault) {
       int caught = 0;
       std::string line, said;
@@ -156,6 +157,36 @@ int run_faults() {
       failures += caught == 0;
       printf("%s %s %d/8:%s | %s | %s\n", caught == 0 ? "MISSED" : "caught", NAMES[fault], caught, line.c_str(), TEXTS[fault], said.c_str());
     }
+  }
+  return failures;
+}
+
+int run_tensor_faults() {
+  int failures = 0;
+  auto named = [](const std::string& result) { return result.empty() || result == "wrong" ? result : FAULTS[std::stoi(result)]; };
+  for (uint32_t fault = NO_FAULT; fault < FAULT_COUNT; fault = fault == NO_FAULT ? FIRST_TENSOR_FAULT : fault + 1) {
+    int caught = 0;
+    std::string line, said;
+    for (const Mode& mode : MODES) {
+      std::string message;
+      if (fault != NO_FAULT) {
+        const std::string result = named(tensors::run(tensors::Shape{1, 70, 100, 2, 128}, mode.schedule, mode.copies, fault, message));
+        caught += !result.empty();
+        line += " " + (result.empty() ? "-" : result) + ";";
+        if (said.empty() && !result.empty()) said = message;
+        continue;
+      }
+      for (const tensors::Shape& shape : tensors::shapes()) {
+        const std::string result = named(tensors::run(shape, mode.schedule, mode.copies, fault, message));
+        if (result.empty()) continue;
+        ++failures;
+        printf("FAILED clean tensor_copies_%u, %u axes, %d x %d x %d, %s: %s: %s\n", shape.row_bytes, shape.axes, static_cast<int>(shape.planes),
+               static_cast<int>(shape.rows), static_cast<int>(shape.columns), mode.name, result.c_str(), message.c_str());
+      }
+    }
+    if (fault == NO_FAULT) continue;
+    failures += caught == 0;
+    printf("%s %s %d/8:%s | %s | %s\n", caught == 0 ? "MISSED" : "caught", NAMES[fault], caught, line.c_str(), TEXTS[fault], said.c_str());
   }
   return failures;
 }
@@ -184,7 +215,7 @@ int main(int argc, char** argv) {
   printf("modes:");
   for (const Mode& mode : MODES) printf(" %s;", mode.name);
   printf("\n");
-  const int failures = run_faults() + check_instructions();
+  const int failures = run_faults() + run_tensor_faults() + check_instructions();
   printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;
 }

@@ -1,5 +1,7 @@
 //! The parameter structs of the kernels, as their C headers declare them: one module a header of `kernels`.
 
 mod dense;
+mod gemm_wgmma;
 
 pub use dense::*;
+pub use gemm_wgmma::*;

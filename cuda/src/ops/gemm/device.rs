@@ -1,4 +1,4 @@
-//! The dense product on a device: `kernels/gemm_bf16_mma.cu`.
+//! The dense product on a device: `kernels/gemm_bf16_wgmma.cu` on 9.0, `kernels/gemm_bf16_mma.cu` elsewhere.
 //!
 //! Operands are bf16 and the sum is in `f32`, in another order than the host's: results agree within the rounding of the
 //! sum. What follows it rounds as the host does with [`crate::Rounding::Bf16`].
@@ -6,24 +6,52 @@
 use half::bf16;
 
 use crate::Error;
-use crate::device::params::GemmBf16Params;
-use crate::device::{Device, Kernel, Launch, OpKernel, Operand, Stream, View, ViewMut};
+use crate::device::params::{GemmBf16Params, GemmBf16WgmmaParams};
+use crate::device::{Device, Kernel, KernelFile, Launch, OpKernel, Operand, Params, Stream, View, ViewMut};
 use crate::kernels;
+use crate::ops::gemm::{Family, wgmma};
 
-/// Threads of a block.
+/// Threads of a block on mma.sync.
 const THREADS: u32 = 256;
 
-/// Rows and columns of a block's tile.
+/// Rows and columns of a block's tile on mma.sync; columns whose squares are summed, on either.
 const TILE: usize = 128;
 
-/// Dynamic shared memory of a block: three stages of two operands, 128 bytes of each of their 128 rows.
+/// Rows and columns of a tile on wgmma.
+const WGMMA_TILE: [usize; 2] = [128, 256];
+
+/// Dynamic shared memory of a block on mma.sync: three stages of two operands, 128 bytes of each of their 128 rows.
 const SHARED_BYTES: u32 = 3 * 2 * 128 * 128;
 
-/// Which kernel each end of the product takes; every chip takes the same.
+/// What follows the sum; each end is a kernel.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Store,
+    StoreF32,
+    AddGated,
+}
+
+impl End {
+    const ALL: [Self; 3] = [Self::Store, Self::StoreF32, Self::AddGated];
+
+    fn kernel(self, family: Family) -> (&'static KernelFile, &'static str) {
+        let (wgmma, mma) = match self {
+            Self::Store => ("gemm_bf16_wgmma_store", "gemm_bf16_mma_store"),
+            Self::StoreF32 => ("gemm_bf16_wgmma_store_f32", "gemm_bf16_mma_store_f32"),
+            Self::AddGated => ("gemm_bf16_wgmma_add_gated", "gemm_bf16_mma_add_gated"),
+        };
+        match family {
+            Family::Wgmma => (&kernels::GEMM_BF16_WGMMA, wgmma),
+            Family::Mma => (&kernels::GEMM_BF16_MMA, mma),
+        }
+    }
+}
+
+/// Which kernel each end of the product takes.
 pub const KERNELS: [OpKernel; 3] = [
-    OpKernel { op: "bf16 product", choose: |_| (&kernels::GEMM_BF16_MMA, "gemm_bf16_mma_store") },
-    OpKernel { op: "bf16 product in f32", choose: |_| (&kernels::GEMM_BF16_MMA, "gemm_bf16_mma_store_f32") },
-    OpKernel { op: "bf16 product, gated sum", choose: |_| (&kernels::GEMM_BF16_MMA, "gemm_bf16_mma_add_gated") },
+    OpKernel { op: "bf16 product", choose: |chip| End::Store.kernel(Family::of(chip)) },
+    OpKernel { op: "bf16 product in f32", choose: |chip| End::StoreF32.kernel(Family::of(chip)) },
+    OpKernel { op: "bf16 product, gated sum", choose: |chip| End::AddGated.kernel(Family::of(chip)) },
 ];
 
 /// A row-major bf16 matrix on a device: rows of activations, or a weight `[out, input]`.
@@ -50,23 +78,41 @@ impl<'a> DeviceMatrix<'a> {
 
 /// The bf16 products of a device.
 #[derive(Debug)]
-pub struct GemmBf16 {
-    store: Kernel<GemmBf16Params>,
-    store_f32: Kernel<GemmBf16Params>,
-    add_gated: Kernel<GemmBf16Params>,
+pub struct GemmBf16(Kernels);
+
+/// A kernel for each end.
+#[derive(Debug)]
+enum Kernels {
+    Mma([Kernel<GemmBf16Params>; 3]),
+    Wgmma { multiprocessors: u32, ends: [Kernel<GemmBf16WgmmaParams>; 3] },
 }
 
 impl GemmBf16 {
-    /// Loads the kernels.
+    /// Loads the kernels that the chip is to take.
     ///
     /// # Errors
     /// As [`Kernel::load`].
     pub fn load(device: &Device) -> Result<Self, Error> {
-        let [store, store_f32, add_gated] = KERNELS.map(|entry| {
-            let (file, name) = (entry.choose)(device.chip().capability);
-            Kernel::load(device, file, name)
-        });
-        Ok(Self { store: store?, store_f32: store_f32?, add_gated: add_gated? })
+        Self::load_with(device, Family::of(device.chip().capability))
+    }
+
+    /// Loads the kernels of one family, to compare them where a chip has both.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`]: [`Error::WrongChip`] for [`Family::Wgmma`] on another GPU than 9.0.
+    pub fn load_with(device: &Device, family: Family) -> Result<Self, Error> {
+        Ok(Self(match family {
+            Family::Mma => Kernels::Mma(load_ends(device, family)?),
+            Family::Wgmma => Kernels::Wgmma { multiprocessors: device.chip().multiprocessors, ends: load_ends(device, family)? },
+        }))
+    }
+
+    /// Which family it takes.
+    pub fn family(&self) -> Family {
+        match self.0 {
+            Kernels::Mma(_) => Family::Mma,
+            Kernels::Wgmma { .. } => Family::Wgmma,
+        }
     }
 
     /// Queues `out [rows, n] = x . w^T + bias`, and where asked for `row_sums [rows, ceil(n / 128)]`, the sums of the
@@ -93,7 +139,7 @@ impl GemmBf16 {
             call.params.row_sums = sums.address();
             call.operands.push(sums.writes("sums of the rows").aligned(4));
         }
-        call.run(&self.store, stream)
+        call.run(self, stream, End::Store)
     }
 
     /// Queues `out [rows, n] = x . w^T + bias`, never rounded to bf16.
@@ -112,7 +158,7 @@ impl GemmBf16 {
         expect_len("output", out.len(), x.rows.saturating_mul(w.rows))?;
         call.params.out_f32 = out.address();
         call.operands.push(out.writes("output").aligned(8));
-        call.run(&self.store_f32, stream)
+        call.run(self, stream, End::StoreF32)
     }
 
     /// Queues `out [rows, n] += gate * (x . w^T + bias)`; row `r` takes row `r / rows_per_gate` of
@@ -142,12 +188,22 @@ impl GemmBf16 {
         call.params.out_bf16 = out.address();
         call.operands.push(gate.reads("gate").aligned(16));
         call.operands.push(out.writes("residual").aligned(16));
-        call.run(&self.add_gated, stream)
+        call.run(self, stream, End::AddGated)
     }
+}
+
+fn load_ends<P: Params>(device: &Device, family: Family) -> Result<[Kernel<P>; 3], Error> {
+    let [store, store_f32, add_gated] = End::ALL.map(|end| {
+        let (file, name) = end.kernel(family);
+        Kernel::load(device, file, name)
+    });
+    Ok([store?, store_f32?, add_gated?])
 }
 
 /// A product that is being put together.
 struct Call<'a> {
+    x: DeviceMatrix<'a>,
+    w: DeviceMatrix<'a>,
     params: GemmBf16Params,
     operands: Vec<Operand<'a>>,
 }
@@ -178,18 +234,28 @@ impl<'a> Call<'a> {
             depth: x.width as i64,
             rows_per_gate: 1,
         };
-        Ok(Self { params, operands })
+        Ok(Self { x, w, params, operands })
     }
 
-    fn run(self, kernel: &Kernel<GemmBf16Params>, stream: &Stream) -> Result<(), Error> {
-        if self.params.rows == 0 {
+    fn run(self, product: &GemmBf16, stream: &Stream, end: End) -> Result<(), Error> {
+        let Self { x, w, params, operands } = self;
+        if x.rows == 0 {
             return Ok(());
         }
-        kernel.launch(stream, grid(self.params.rows as usize, self.params.columns as usize)?, &self.params, &self.operands)
+        match &product.0 {
+            Kernels::Mma(ends) => ends[end as usize].launch(stream, grid(x.rows, w.rows)?, &params, &operands),
+            Kernels::Wgmma { multiprocessors, ends } => {
+                let launch = wgmma::grid(x.rows, w.rows, WGMMA_TILE, *multiprocessors)?;
+                let [x_rows, w_rows] = WGMMA_TILE;
+                let x = wgmma::operand_map(x.values, x.rows, x.width, x_rows)?;
+                let w = wgmma::operand_map(w.values, w.rows, w.width, w_rows)?;
+                ends[end as usize].launch(stream, launch, &GemmBf16WgmmaParams { x, w, gemm: params }, &operands)
+            }
+        }
     }
 }
 
-/// The launch for `rows x n` results: a block has one tile.
+/// The launch on mma.sync for `rows x n` results: a block has one tile.
 fn grid(rows: usize, n: usize) -> Result<Launch, Error> {
     Ok(Launch::linear(rows.div_ceil(TILE).saturating_mul(n.div_ceil(TILE)), THREADS)?.with_shared_bytes(SHARED_BYTES))
 }

@@ -32,12 +32,14 @@ mod matmul;
 mod packed;
 mod panel;
 pub(crate) mod tile;
+pub(crate) mod wgmma;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use epilogue::{Epilogue, Then};
 pub use matmul::{matmul, matmul_on};
 pub use packed::PackedMatrix;
+pub use wgmma::Family;
 
 use blocked::Product;
 use epilogue::Finish;

@@ -1,4 +1,4 @@
-//! The int8 product on a device: `kernels/gemm_i8_mma.cu`.
+//! The int8 product on a device: `kernels/gemm_i8_wgmma.cu` on 9.0, `kernels/gemm_i8_mma.cu` elsewhere, to the same bits.
 //!
 //! The sums have the bits of the host twin, and what follows them rounds as the host does with [`crate::Rounding::Bf16`]:
 //! the product, `product + bias`, the activation or the product with the gate, and the sum with the residual.
@@ -6,16 +6,20 @@
 use half::bf16;
 
 use crate::Error;
-use crate::device::params::GemmI8Params;
-use crate::device::{Device, Kernel, KernelFile, Launch, Limits, OpKernel, Operand, Stream, View, ViewMut};
+use crate::device::params::{GemmI8Params, GemmI8WgmmaParams};
+use crate::device::{Device, Kernel, KernelFile, Launch, Limits, OpKernel, Operand, Params, Stream, View, ViewMut};
 use crate::kernels;
+use crate::ops::gemm::{Family, wgmma};
 use crate::ops::quant::{BLOCK, Int8Rule};
 
-/// Threads of a block.
+/// Threads of a block on mma.sync.
 const THREADS: u32 = 256;
 
-/// Rows and columns of a block's tile.
+/// Rows and columns of a block's tile on mma.sync; columns whose squares are summed, on either.
 const TILE: usize = 128;
+
+/// Rows and columns of a tile on wgmma.
+const WGMMA_TILE: [usize; 2] = [256, 128];
 
 /// The stages through which a block's operands pass shared memory: how deep one is, and how many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,19 +43,38 @@ impl Stages {
     }
 }
 
-fn choose(capability: (u32, u32), deep: &'static str, shallow: &'static str) -> (&'static KernelFile, &'static str) {
-    (&kernels::GEMM_I8_MMA, if Stages::of(capability) == Stages::DEEP { deep } else { shallow })
+/// What follows the sum; each end is a kernel.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Store,
+    StoreF32,
+    Quantise,
+    AddGated,
+}
+
+impl End {
+    const ALL: [Self; 4] = [Self::Store, Self::StoreF32, Self::Quantise, Self::AddGated];
+
+    fn kernel(self, family: Family, capability: (u32, u32)) -> (&'static KernelFile, &'static str) {
+        let (wgmma, deep, shallow) = match self {
+            Self::Store => ("gemm_i8_wgmma_store", "gemm_i8_mma_store_k128", "gemm_i8_mma_store_k64"),
+            Self::StoreF32 => ("gemm_i8_wgmma_store_f32", "gemm_i8_mma_store_f32_k128", "gemm_i8_mma_store_f32_k64"),
+            Self::Quantise => ("gemm_i8_wgmma_quantise", "gemm_i8_mma_quantise_k128", "gemm_i8_mma_quantise_k64"),
+            Self::AddGated => ("gemm_i8_wgmma_add_gated", "gemm_i8_mma_add_gated_k128", "gemm_i8_mma_add_gated_k64"),
+        };
+        match family {
+            Family::Wgmma => (&kernels::GEMM_I8_WGMMA, wgmma),
+            Family::Mma => (&kernels::GEMM_I8_MMA, if Stages::of(capability) == Stages::DEEP { deep } else { shallow }),
+        }
+    }
 }
 
 /// Which kernel each end of the product takes.
 pub const KERNELS: [OpKernel; 4] = [
-    OpKernel { op: "int8 product", choose: |chip| choose(chip, "gemm_i8_mma_store_k128", "gemm_i8_mma_store_k64") },
-    OpKernel { op: "int8 product in f32", choose: |chip| choose(chip, "gemm_i8_mma_store_f32_k128", "gemm_i8_mma_store_f32_k64") },
-    OpKernel {
-        op: "int8 product, GELU, quantise 1 x 128",
-        choose: |chip| choose(chip, "gemm_i8_mma_quantise_k128", "gemm_i8_mma_quantise_k64"),
-    },
-    OpKernel { op: "int8 product, gated sum", choose: |chip| choose(chip, "gemm_i8_mma_add_gated_k128", "gemm_i8_mma_add_gated_k64") },
+    OpKernel { op: "int8 product", choose: |chip| End::Store.kernel(Family::of(chip), chip) },
+    OpKernel { op: "int8 product in f32", choose: |chip| End::StoreF32.kernel(Family::of(chip), chip) },
+    OpKernel { op: "int8 product, GELU, quantise 1 x 128", choose: |chip| End::Quantise.kernel(Family::of(chip), chip) },
+    OpKernel { op: "int8 product, gated sum", choose: |chip| End::AddGated.kernel(Family::of(chip), chip) },
 ];
 
 /// Int8 rows on a device, as [`crate::ops::quant::Int8Rows`] has them on the host.
@@ -98,26 +121,47 @@ impl<'a> DeviceWeight<'a> {
 
 /// The int8 products of a device.
 #[derive(Debug)]
-pub struct GemmInt8 {
-    stages: Stages,
-    store: Kernel<GemmI8Params>,
-    store_f32: Kernel<GemmI8Params>,
-    quantise: Kernel<GemmI8Params>,
-    add_gated: Kernel<GemmI8Params>,
+pub struct GemmInt8(Kernels);
+
+/// A kernel for each end.
+#[derive(Debug)]
+enum Kernels {
+    Mma { stages: Stages, ends: [Kernel<GemmI8Params>; 4] },
+    Wgmma { multiprocessors: u32, ends: [Kernel<GemmI8WgmmaParams>; 4] },
 }
 
 impl GemmInt8 {
-    /// Loads the kernels.
+    /// Loads the kernels that the chip is to take.
     ///
     /// # Errors
     /// As [`Kernel::load`].
     pub fn load(device: &Device) -> Result<Self, Error> {
-        let capability = device.chip().capability;
-        let [store, store_f32, quantise, add_gated] = KERNELS.map(|entry| {
-            let (file, name) = (entry.choose)(capability);
-            Kernel::load(device, file, name)
-        });
-        Ok(Self { stages: Stages::of(capability), store: store?, store_f32: store_f32?, quantise: quantise?, add_gated: add_gated? })
+        Self::load_with(device, Family::of(device.chip().capability))
+    }
+
+    /// Loads the kernels of one family, to compare them where a chip has both.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`]: [`Error::WrongChip`] for [`Family::Wgmma`] on another GPU than 9.0.
+    pub fn load_with(device: &Device, family: Family) -> Result<Self, Error> {
+        let chip = device.chip();
+        Ok(Self(match family {
+            Family::Mma => {
+                Kernels::Mma { stages: Stages::of(chip.capability), ends: load_ends(|end| end.kernel(family, chip.capability), device)? }
+            }
+            Family::Wgmma => Kernels::Wgmma {
+                multiprocessors: chip.multiprocessors,
+                ends: load_ends(|end| end.kernel(family, chip.capability), device)?,
+            },
+        }))
+    }
+
+    /// Which family it takes.
+    pub fn family(&self) -> Family {
+        match self.0 {
+            Kernels::Mma { .. } => Family::Mma,
+            Kernels::Wgmma { .. } => Family::Wgmma,
+        }
     }
 
     /// Queues `out [rows, n] = a . w^T + bias`, and where asked for `row_sums [rows, ceil(n / 128)]`, the sums of the
@@ -145,7 +189,7 @@ impl GemmInt8 {
             call.params.row_sums = sums.address();
             call.operands.push(sums.writes("sums of the rows").aligned(4));
         }
-        call.run(&self.store, stream, self.stages)
+        call.run(self, stream, End::Store)
     }
 
     /// Queues `out [rows, n] = a . w^T + bias`, never rounded to bf16.
@@ -165,7 +209,7 @@ impl GemmInt8 {
         expect_len("output", out.len(), rows.saturating_mul(n))?;
         call.params.out_f32 = out.address();
         call.operands.push(out.writes("output").aligned(8));
-        call.run(&self.store_f32, stream, self.stages)
+        call.run(self, stream, End::StoreF32)
     }
 
     /// Queues `gelu(a . w^T + bias)`, the tanh form, quantised by [`Int8Rule::PerToken`] to `values [rows, n]` and
@@ -193,7 +237,7 @@ impl GemmInt8 {
         call.params.out_scales = scales.address();
         call.operands.push(values.writes("int8 output").aligned(16));
         call.operands.push(scales.writes("scales of the output").aligned(4));
-        call.run(&self.quantise, stream, self.stages)
+        call.run(self, stream, End::Quantise)
     }
 
     /// Queues `x [rows, n] += gate * (a . w^T + bias)`; row `r` takes row `r / rows_per_gate` of
@@ -224,12 +268,22 @@ impl GemmInt8 {
         call.params.out_bf16 = x.address();
         call.operands.push(gate.reads("gate").aligned(16));
         call.operands.push(x.writes("residual").aligned(16));
-        call.run(&self.add_gated, stream, self.stages)
+        call.run(self, stream, End::AddGated)
     }
+}
+
+fn load_ends<P: Params>(kernel: impl Fn(End) -> (&'static KernelFile, &'static str), device: &Device) -> Result<[Kernel<P>; 4], Error> {
+    let [store, store_f32, quantise, add_gated] = End::ALL.map(|end| {
+        let (file, name) = kernel(end);
+        Kernel::load(device, file, name)
+    });
+    Ok([store?, store_f32?, quantise?, add_gated?])
 }
 
 /// A product that is being put together.
 struct Call<'a> {
+    a: View<'a, i8>,
+    w: View<'a, i8>,
     params: GemmI8Params,
     operands: Vec<Operand<'a>>,
 }
@@ -267,7 +321,7 @@ impl<'a> Call<'a> {
             a_block_rows: a.rule.block_rows() as i64,
             rows_per_gate: 1,
         };
-        Ok(Self { params, operands })
+        Ok(Self { a: a.values, w: w.values, params, operands })
     }
 
     /// Rows and columns of the product.
@@ -275,16 +329,25 @@ impl<'a> Call<'a> {
         (self.params.rows as usize, self.params.columns as usize)
     }
 
-    fn run(self, kernel: &Kernel<GemmI8Params>, stream: &Stream, stages: Stages) -> Result<(), Error> {
+    fn run(self, product: &GemmInt8, stream: &Stream, end: End) -> Result<(), Error> {
         let (rows, n) = self.shape();
         if rows == 0 {
             return Ok(());
         }
-        kernel.launch(stream, grid(rows, n, stages)?, &self.params, &self.operands)
+        match &product.0 {
+            Kernels::Mma { stages, ends } => ends[end as usize].launch(stream, grid(rows, n, *stages)?, &self.params, &self.operands),
+            Kernels::Wgmma { multiprocessors, ends } => {
+                let launch = wgmma::grid(rows, n, WGMMA_TILE, *multiprocessors)?;
+                let (depth, [a_rows, w_rows]) = (self.params.depth as usize, WGMMA_TILE);
+                let a = wgmma::operand_map(self.a, rows, depth, a_rows)?;
+                let w = wgmma::operand_map(self.w, n, depth, w_rows)?;
+                ends[end as usize].launch(stream, launch, &GemmI8WgmmaParams { a, w, gemm: self.params }, &self.operands)
+            }
+        }
     }
 }
 
-/// The launch for `rows x n` results: a block has one tile.
+/// The launch on mma.sync for `rows x n` results: a block has one tile.
 fn grid(rows: usize, n: usize, stages: Stages) -> Result<Launch, Error> {
     let tiles = rows.div_ceil(TILE).saturating_mul(n.div_ceil(TILE));
     Ok(Launch::linear(tiles, THREADS)?.with_shared_bytes(stages.shared_bytes()))
@@ -313,7 +376,8 @@ mod tests {
         }
         assert_eq!([Stages::DEEP, Stages::SHALLOW].map(Stages::shared_bytes), [128 << 10, 64 << 10]);
         assert_eq!((KERNELS[0].choose)((8, 9)).1, "gemm_i8_mma_store_k64");
-        assert_eq!((KERNELS[3].choose)((9, 0)).1, "gemm_i8_mma_add_gated_k128");
+        assert_eq!((KERNELS[3].choose)((9, 0)).1, "gemm_i8_wgmma_add_gated");
+        assert_eq!(End::AddGated.kernel(Family::Mma, (9, 0)).1, "gemm_i8_mma_add_gated_k128");
     }
 
     #[test]
