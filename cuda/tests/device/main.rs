@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
+mod conv3d;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;
