@@ -14,8 +14,8 @@
 //   sum     f32, over a lane's values, then a butterfly over the pixel's lanes; x stays in registers, so it is read once
 //   edge    lanes past the last pixel or chunk take part with zeros and store nothing
 //
-// As the host twin (src/ops/norm.rs) but for the order of the sum and for a product with 1 / length in the place of a
-// division: seldom, a value is one unit of bf16 off.
+// As the host twin (src/ops/norm.rs) but for the order of the sum, which seldom moves a length to the next bf16. The product
+// with 1 / length is a division's: a quotient of two bf16 lies 2^-17 of itself or more from the middle of two others.
 //
 // Bytes: 2 read and 2 written a value; of operations about 20 a value, two of them on the function unit.
 //

@@ -6,9 +6,11 @@ mod conv3d;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;
+mod pixel_attention;
 mod quant;
 mod rope;
 mod runtime;
+mod vae_norm;
 
 use turbowan_cuda::Error;
 use turbowan_cuda::device::{Device, EmulatorOptions};
