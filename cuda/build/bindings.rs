@@ -93,10 +93,10 @@ fn imports(bindings: &str, device: &str) -> String {
     text
 }
 
-/// One implementation of `Params` for each struct: every pointer among its fields.
+/// One implementation of `Params` for each struct: every pointer among its fields, and in its arrays.
 fn implementations(bindings: &str) -> String {
     let mut text = String::new();
-    let mut fields: Option<Vec<&str>> = None;
+    let mut fields: Option<Vec<(&str, bool)>> = None;
     let mut name = "";
     for line in bindings.lines() {
         if let Some(rest) = line.strip_prefix("pub struct ") {
@@ -105,8 +105,8 @@ fn implementations(bindings: &str) -> String {
         } else if let (Some(found), Some((field, kind))) =
             (&mut fields, line.trim().strip_prefix("pub ").and_then(|rest| rest.split_once(": ")))
         {
-            if kind.starts_with('*') {
-                found.push(field);
+            if kind.starts_with(['*', '[']) && kind.trim_start_matches('[').starts_with('*') {
+                found.push((field, kind.starts_with('[')));
             }
         } else if line == "}"
             && let Some(found) = fields.take()
@@ -117,8 +117,12 @@ fn implementations(bindings: &str) -> String {
                  fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {{\n"
             )
             .unwrap();
-            for field in found {
-                writeln!(text, "        visit({field:?}, self.{field} as u64);").unwrap();
+            for (field, is_array) in found {
+                if is_array {
+                    writeln!(text, "        self.{field}.iter().for_each(|pointer| visit({field:?}, *pointer as u64));").unwrap();
+                } else {
+                    writeln!(text, "        visit({field:?}, self.{field} as u64);").unwrap();
+                }
             }
             text.push_str("    }\n}\n");
         }

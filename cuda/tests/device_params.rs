@@ -7,7 +7,10 @@ mod bindings;
 
 use bindings::{Bindings, demand_bindings};
 
-const TABLE: [Bindings; 1] = [Bindings { header: "params.h", rust: "src/device/params/dense.rs" }];
+const TABLE: [Bindings; 2] = [
+    Bindings { header: "params.h", rust: "src/device/params/dense.rs" },
+    Bindings { header: "conv3d_params.h", rust: "src/device/params/conv3d.rs" },
+];
 
 #[test]
 fn the_parameter_structs_are_what_bindgen_reads_in_the_headers() {

@@ -30,8 +30,6 @@ mod file;
 mod graph;
 mod launch;
 pub mod params;
-#[path = "params/conv3d.rs"]
-pub mod params_conv3d;
 mod stream;
 
 use std::collections::HashMap;

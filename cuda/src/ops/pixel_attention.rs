@@ -14,7 +14,7 @@
 
 use half::bf16;
 
-use crate::device::params_conv3d::{SoftmaxRowsParams, TransposeParams};
+use crate::device::params::{SoftmaxRowsParams, TransposeParams};
 use crate::device::{Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
 use crate::ops::conv3d::packing::stored;
 use crate::ops::gemm::device::{DeviceMatrix, GemmBf16};

@@ -4,7 +4,7 @@
 
 use half::bf16 as tw_bf16;
 
-use crate::device::launch::Params;
+use crate::device::Params;
 
 /// `conv3d_mma.cu`, `conv3d_wgmma.cu`: causal convolution of channels-last frames.
 #[repr(C)]

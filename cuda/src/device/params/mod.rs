@@ -1,5 +1,7 @@
 //! The parameter structs of the kernels, as their C headers declare them: one module a header of `kernels`.
 
+mod conv3d;
 mod dense;
 
+pub use conv3d::*;
 pub use dense::*;

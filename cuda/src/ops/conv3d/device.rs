@@ -12,7 +12,7 @@ use half::bf16;
 use super::packing::{Packing, Panel, stored};
 use super::{ConvShape, Sampling};
 use crate::Error;
-use crate::device::params_conv3d::Conv3dParams;
+use crate::device::params::Conv3dParams;
 use crate::device::{Device, Kernel, Launch, OpKernel, Operand, Stream, View, ViewMut};
 use crate::kernels;
 

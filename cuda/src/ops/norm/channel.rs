@@ -7,7 +7,7 @@ use half::bf16;
 
 use super::ChannelNormThen;
 use crate::Error;
-use crate::device::params_conv3d::VaeNormParams;
+use crate::device::params::VaeNormParams;
 use crate::device::{Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
 use crate::kernels;
 use crate::ops::conv3d::packing::stored;
