@@ -19,33 +19,34 @@ constexpr int COLORS = 3;
 // Bytes from a staged pixel to the next.
 template <int PANEL>
 constexpr uint32_t PITCH = PANEL * 2 + CHUNK_BYTES;
-template <int PANEL>
-constexpr uint32_t STAGED_BYTES = TILE_PIXELS * PITCH<PANEL>;
+template <int PANEL, int TILE_LINES>
+constexpr uint32_t STAGED_BYTES = TILE_LINES * TILE_COLUMNS * PITCH<PANEL>;
 
 // Bias and rounding of a fragment's four values, which become pairs of two pixels; `channel` is that of the first.
-template <int PANEL>
-TW_DEVICE void stage_values(const Conv3dParams& p, const Place& at, int first_pixel, int second_pixel, int channel, const float (&y)[4]) {
-  const Shared<uint32_t> pairs = dynamic_shared<uint32_t>(0, STAGED_BYTES<PANEL> / 4);
+template <int PANEL, int TILE_LINES>
+TW_DEVICE void stage_values(const Conv3dParams& p, const Place& at, int first_pixel, int second_pixel, int channel, float y0, float y1,
+                            float y2, float y3) {
+  const Shared<uint32_t> pairs = dynamic_shared<uint32_t>(0, STAGED_BYTES<PANEL, TILE_LINES> / 4);
   const Global<const tw_bf16> biases = global(p.bias);
   const uint32_t bias = load_vector_readonly<uint32_t>(biases + (static_cast<int64_t>(at.panel) * PANEL + channel));
   const float low = low_bf16(bias), high = high_bf16(bias);
-  pairs[first_pixel * (PITCH<PANEL> / 4) + channel / 2] = pack_bf16(y[0] + low, y[1] + high);
-  pairs[second_pixel * (PITCH<PANEL> / 4) + channel / 2] = pack_bf16(y[2] + low, y[3] + high);
+  pairs[first_pixel * (PITCH<PANEL> / 4) + channel / 2] = pack_bf16(y0 + low, y1 + high);
+  pairs[second_pixel * (PITCH<PANEL> / 4) + channel / 2] = pack_bf16(y2 + low, y3 + high);
 }
 
 TW_DEVICE uint32_t add_pairs(uint32_t a, uint32_t b) { return pack_bf16(low_bf16(a) + low_bf16(b), high_bf16(a) + high_bf16(b)); }
 
-// The staged tile to `out`, by THREADS threads.
-template <int PANEL, int THREADS>
+// The staged tile to `out`, by the first THREADS threads.
+template <int PANEL, int TILE_LINES, int THREADS>
 TW_DEVICE void end_frames(const Conv3dParams& p, const Place& at) {
   constexpr int CHUNKS = PANEL / CHUNK;
-  const Shared<const uint8_t> staged = dynamic_shared<uint8_t>(0, STAGED_BYTES<PANEL>);
+  const Shared<const uint8_t> staged = dynamic_shared<uint8_t>(0, STAGED_BYTES<PANEL, TILE_LINES>);
   const Global<const tw_bf16> residual = global(p.residual);
   const Global<tw_bf16> out = global(p.out);
   const int height = static_cast<int>(p.out_height), width = static_cast<int>(p.out_width);
   const int64_t frame_pixels = p.out_height * p.out_width;
 #pragma unroll 2
-  for (int index = static_cast<int>(threadIdx.x); index < TILE_PIXELS * CHUNKS; index += THREADS) {
+  for (int index = static_cast<int>(threadIdx.x); index < TILE_LINES * TILE_COLUMNS * CHUNKS; index += THREADS) {
     const int pixel = index / CHUNKS, chunk = index % CHUNKS;
     const int line = at.line + pixel / TILE_COLUMNS, column = at.column + pixel % TILE_COLUMNS;
     int64_t channel = static_cast<int64_t>(at.panel) * PANEL + chunk * CHUNK;
@@ -66,13 +67,13 @@ TW_DEVICE void end_frames(const Conv3dParams& p, const Place& at) {
 }
 
 // The first channels of the staged tile to `out_f32` and `out_bytes`, whichever there are.
-template <int PANEL, int THREADS>
+template <int PANEL, int TILE_LINES, int THREADS>
 TW_DEVICE void end_pixels(const Conv3dParams& p, const Place& at) {
-  const Shared<const tw_bf16> staged = dynamic_shared<tw_bf16>(0, STAGED_BYTES<PANEL> / 2);
+  const Shared<const tw_bf16> staged = dynamic_shared<tw_bf16>(0, STAGED_BYTES<PANEL, TILE_LINES> / 2);
   const Global<float> values = global(p.out_f32);
   const Global<uint8_t> bytes = global(p.out_bytes);
   const int height = static_cast<int>(p.out_height), width = static_cast<int>(p.out_width);
-  for (int index = static_cast<int>(threadIdx.x); index < TILE_PIXELS * COLORS; index += THREADS) {
+  for (int index = static_cast<int>(threadIdx.x); index < TILE_LINES * TILE_COLUMNS * COLORS; index += THREADS) {
     const int pixel = index / COLORS, color = index % COLORS;
     const int line = at.line + pixel / TILE_COLUMNS, column = at.column + pixel % TILE_COLUMNS;
     if (line >= height || column >= width) continue;

@@ -38,6 +38,7 @@
 namespace {
 
 constexpr int THREADS = 256, WARPS = THREADS / WARP;
+constexpr int TILE_LINES = 8;
 
 // Which part of the tile a warp has: lines, then channels.
 template <int LINE_WARPS, int CHANNEL_WARPS, int COLUMN_TILES_>
@@ -63,10 +64,12 @@ struct Stages {
   static constexpr int PATCHES = 1 + (WEIGHTS - 1 + S::TAPS - 1) / S::TAPS;
   static constexpr uint32_t WEIGHTS_AT = PATCHES * S::PATCH_BYTES;
   static constexpr uint32_t BYTES = WEIGHTS_AT + WEIGHTS * T::STAGE_BYTES;
-  static_assert(STAGED_BYTES<T::PANEL> <= BYTES, "the end has no room");
+  static_assert(STAGED_BYTES<T::PANEL, TILE_LINES> <= BYTES, "the end has no room");
 };
-static_assert(Stages<Same, Wide>::BYTES == 47616 && Stages<Point, Wide>::BYTES == 43008 && Stages<Halve, Wide>::BYTES == 96384 &&
-                  Stages<Double, Wide>::BYTES == 32256 && Stages<Same, Narrow>::BYTES == 27136 && Stages<Point, Narrow>::BYTES == 27648,
+template <class S, class T>
+constexpr uint32_t BYTES = Stages<S, T>::BYTES;
+static_assert(BYTES<Same<8>, Wide> == 47616 && BYTES<Point<8>, Wide> == 43008 && BYTES<Halve<8>, Wide> == 96384 &&
+                  BYTES<Double<8>, Wide> == 32256 && BYTES<Same<8>, Narrow> == 27136 && BYTES<Point<8>, Narrow> == 27648,
               "the launcher counts on it");
 
 // The products of one tap with the DEPTH channels of a step. `patch` is the lane's address of the first tap of the warp's
@@ -105,7 +108,7 @@ TW_DEVICE Place convolve(const Conv3dParams& p) {
   constexpr int AHEAD = Shape::WEIGHTS - 1;
   const uint32_t patches = shared_address(dynamic_shared<uint8_t>(0, Shape::BYTES)), stages = patches + Shape::WEIGHTS_AT;
   const int thread = static_cast<int>(threadIdx.x), lane = lane_index(), warp = warp_index();
-  const Place at = place_of(p, blockIdx.x);
+  const Place at = place_of<TILE_LINES>(p, blockIdx.x);
   const Extent extent = extent_of(p, at);
 
   PatchFeed<S, THREADS> feed(at, extent, thread);
@@ -169,7 +172,8 @@ TW_DEVICE Place convolve(const Conv3dParams& p) {
     const int pixel = (T::first_line(warp) + i) * TILE_COLUMNS + row;
 #pragma unroll
     for (int j = 0; j < T::COLUMN_TILES; j++) {
-      stage_values<T::PANEL>(p, at, pixel, pixel + 8, T::first_channel(warp) + j * 8 + column, sums[i][j]);
+      const float(&y)[4] = sums[i][j];
+      stage_values<T::PANEL, TILE_LINES>(p, at, pixel, pixel + 8, T::first_channel(warp) + j * 8 + column, y[0], y[1], y[2], y[3]);
     }
   }
   block_sync();
@@ -179,19 +183,19 @@ TW_DEVICE Place convolve(const Conv3dParams& p) {
 template <class S, class T>
 TW_DEVICE void convolve_frames(const Conv3dParams& p) {
   const Place at = convolve<S, T>(p);
-  end_frames<T::PANEL, THREADS>(p, at);
+  end_frames<T::PANEL, TILE_LINES, THREADS>(p, at);
 }
 
 }  // namespace
 
-TW_KERNEL(conv3d_mma, Conv3dParams, THREADS, 2) { convolve_frames<Same, Wide>(p); }
-TW_KERNEL(conv3d_mma_point, Conv3dParams, THREADS, 2) { convolve_frames<Point, Wide>(p); }
-TW_KERNEL(conv3d_mma_halve, Conv3dParams, THREADS, 2) { convolve_frames<Halve, Wide>(p); }
-TW_KERNEL(conv3d_mma_double, Conv3dParams, THREADS, 2) { convolve_frames<Double, Wide>(p); }
-TW_KERNEL(conv3d_mma_narrow, Conv3dParams, THREADS, 2) { convolve_frames<Same, Narrow>(p); }
-TW_KERNEL(conv3d_mma_narrow_point, Conv3dParams, THREADS, 2) { convolve_frames<Point, Narrow>(p); }
+TW_KERNEL(conv3d_mma, Conv3dParams, THREADS, 2) { convolve_frames<Same<TILE_LINES>, Wide>(p); }
+TW_KERNEL(conv3d_mma_point, Conv3dParams, THREADS, 2) { convolve_frames<Point<TILE_LINES>, Wide>(p); }
+TW_KERNEL(conv3d_mma_halve, Conv3dParams, THREADS, 2) { convolve_frames<Halve<TILE_LINES>, Wide>(p); }
+TW_KERNEL(conv3d_mma_double, Conv3dParams, THREADS, 2) { convolve_frames<Double<TILE_LINES>, Wide>(p); }
+TW_KERNEL(conv3d_mma_narrow, Conv3dParams, THREADS, 2) { convolve_frames<Same<TILE_LINES>, Narrow>(p); }
+TW_KERNEL(conv3d_mma_narrow_point, Conv3dParams, THREADS, 2) { convolve_frames<Point<TILE_LINES>, Narrow>(p); }
 
 TW_KERNEL(conv3d_mma_pixels, Conv3dParams, THREADS, 2) {
-  const Place at = convolve<Same, Narrow>(p);
-  end_pixels<Narrow::PANEL, THREADS>(p, at);
+  const Place at = convolve<Same<TILE_LINES>, Narrow>(p);
+  end_pixels<Narrow::PANEL, TILE_LINES, THREADS>(p, at);
 }

@@ -1,12 +1,12 @@
 // What the convolutions share: which output pixels a block has, what lies under them, and how both operands reach shared
 // memory.
 //
-// A block has the output pixels of a tile, TILE_LINES x TILE_COLUMNS of one frame, and a panel of output channels. Under a
+// A block has the output pixels of a tile, 8 or 16 lines of 16 columns of one frame, and a panel of output channels. Under a
 // tile lies a patch of the input frame, border included. The sum over a frame's channels goes in steps of DEPTH: the
 // patch's pixels with these channels come to shared memory once, and all taps of the kernel read them there, shifted.
 // So a tap costs no addresses of its own, and a pixel is fetched about 1.4 times for nine taps instead of 9 times.
 //
-//     sampling     a tile's patch          output pixel (y, x), tap (j, k) reads patch pixel
+//     sampling     patch of 8 lines        output pixel (y, x), tap (j, k) reads patch pixel
 //       Point      as the tile             (y, x)                                    1 x 1 kernel
 //       Same       10 x 18                 (y + j, x + k)                            3 x 3, a border of zeros
 //       Halve      17 x 33                 (2 y + j, 2 x + k)                        3 x 3, zeros below and on the right
@@ -27,14 +27,15 @@
 
 namespace {
 
-constexpr int TILE_LINES = 8, TILE_COLUMNS = 16, TILE_PIXELS = TILE_LINES * TILE_COLUMNS;
+constexpr int TILE_COLUMNS = 16;
 constexpr int CHUNK = CHUNK_BYTES / 2;  // channels of a copy
 constexpr int DEPTH = 32;               // channels of a step
 constexpr int PLANES = DEPTH / CHUNK;
 
-// How output pixels lie over input pixels, with a kernel of SIDE x SIDE.
-template <int SIDE_, int STRIDE_, bool IS_DOUBLED_>
+// How output pixels lie over input pixels, with a kernel of SIDE x SIDE and a tile of TILE_LINES.
+template <int SIDE_, int STRIDE_, bool IS_DOUBLED_, int TILE_LINES_>
 struct Sampling {
+  static constexpr int TILE_LINES = TILE_LINES_;
   static constexpr int SIDE = SIDE_, STRIDE = STRIDE_, TAPS = SIDE * SIDE;
   static constexpr int DOUBLED = IS_DOUBLED_ ? 1 : 0;
   static constexpr int BORDER = SIDE == 3 && STRIDE == 1 ? 1 : 0;  // above, and on the left
@@ -51,10 +52,14 @@ struct Sampling {
   static constexpr uint32_t PLANE_BYTES = PIXELS * CHUNK_BYTES;
   static constexpr uint32_t PATCH_BYTES = PLANES * PLANE_BYTES;
 };
-using Point = Sampling<1, 1, false>;
-using Same = Sampling<3, 1, false>;
-using Halve = Sampling<3, 2, false>;
-using Double = Sampling<3, 1, true>;
+template <int TILE_LINES>
+using Point = Sampling<1, 1, false, TILE_LINES>;
+template <int TILE_LINES>
+using Same = Sampling<3, 1, false, TILE_LINES>;
+template <int TILE_LINES>
+using Halve = Sampling<3, 2, false, TILE_LINES>;
+template <int TILE_LINES>
+using Double = Sampling<3, 1, true, TILE_LINES>;
 
 // Every tap of a tile falls on its patch, where the formula of the sampling says.
 template <class S>
@@ -64,12 +69,13 @@ constexpr bool patch_is_sound() {
     for (int pixel = 0; pixel < TILE_COLUMNS; pixel++) {
       const int wanted = S::DOUBLED ? (tile + pixel + tap - 1) / 2 : (tile + pixel) * S::STRIDE + tap - S::BORDER;
       if (S::origin(tile) + S::under(pixel, tap) != wanted) return false;
-      if (S::under(pixel, tap) >= S::COLUMNS || (pixel < TILE_LINES && S::under(pixel, tap) >= S::LINES)) return false;
+      if (S::under(pixel, tap) >= S::COLUMNS || (pixel < S::TILE_LINES && S::under(pixel, tap) >= S::LINES)) return false;
     }
   }
   return true;
 }
-static_assert(patch_is_sound<Point>() && patch_is_sound<Same>() && patch_is_sound<Halve>() && patch_is_sound<Double>(),
+static_assert(patch_is_sound<Point<8>>() && patch_is_sound<Same<8>>() && patch_is_sound<Halve<8>>() && patch_is_sound<Double<8>>() &&
+                  patch_is_sound<Same<16>>() && patch_is_sound<Double<16>>(),
               "a tap falls beside its patch");
 
 // Which part of the output a block has. Neighbouring blocks have the panels of one tile, then tiles of a line: what runs
@@ -78,6 +84,7 @@ struct Place {
   int panel, frame, line, column;  // of the tile: its output frame, its first line and column
 };
 
+template <int TILE_LINES>
 TW_DEVICE Place place_of(const Conv3dParams& p, uint32_t index) {
   const uint32_t across = (static_cast<uint32_t>(p.out_width) + TILE_COLUMNS - 1) / TILE_COLUMNS;
   const uint32_t down = (static_cast<uint32_t>(p.out_height) + TILE_LINES - 1) / TILE_LINES;

@@ -1,4 +1,4 @@
-//! Causal convolution on a device: `kernels/conv3d_mma.cu`.
+//! Causal convolution on a device: `kernels/conv3d_mma.cu`, and `kernels/conv3d_wgmma.cu` where the chip has it.
 //!
 //! Operands are bf16 and the sum is in `f32`, in another order than the host's: results agree within the rounding of the
 //! sum. What is stored rounds as the host does with [`crate::Rounding::Bf16`].
@@ -19,25 +19,35 @@ use crate::kernels;
 /// Frames that a window has at most.
 pub const WINDOW_LIMIT: usize = 8;
 
-/// Threads of a block.
-const THREADS: u32 = 256;
-
-/// Lines and columns of a block's tile.
-const TILE: [usize; 2] = [8, 16];
+/// Columns of a block's tile.
+const TILE_COLUMNS: usize = 16;
 
 /// Colours of a pixel of video.
 const COLORS: usize = 3;
 
-/// Which kernel each convolution takes; every chip takes the same. In the order of [`Role`].
+/// Which kernel each convolution takes. In the order of [`Role`].
 pub const KERNELS: [OpKernel; 7] = [
-    OpKernel { op: "convolution, 3 x 3", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma") },
+    OpKernel {
+        op: "convolution, 3 x 3",
+        choose: |chip| if has_wgmma(chip) { (&kernels::CONV3D_WGMMA, "conv3d_wgmma") } else { (&kernels::CONV3D_MMA, "conv3d_mma") },
+    },
     OpKernel { op: "convolution, 1 x 1", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma_point") },
     OpKernel { op: "convolution, 3 x 3, stride 2", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma_halve") },
-    OpKernel { op: "convolution, 3 x 3 of the doubled frame", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma_double") },
+    OpKernel {
+        op: "convolution, 3 x 3 of the doubled frame",
+        choose: |chip| {
+            if has_wgmma(chip) { (&kernels::CONV3D_WGMMA, "conv3d_wgmma_double") } else { (&kernels::CONV3D_MMA, "conv3d_mma_double") }
+        },
+    },
     OpKernel { op: "convolution to few channels, 3 x 3", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma_narrow") },
     OpKernel { op: "convolution to few channels, 1 x 1", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma_narrow_point") },
     OpKernel { op: "convolution to video pixels, 3 x 3", choose: |_| (&kernels::CONV3D_MMA, "conv3d_mma_pixels") },
 ];
+
+/// Whether `conv3d_wgmma.cu` is for a chip.
+fn has_wgmma(capability: (u32, u32)) -> bool {
+    capability == (9, 0)
+}
 
 /// A kernel of [`KERNELS`], and what its blocks need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,16 +75,34 @@ impl Role {
         }
     }
 
-    /// Dynamic shared memory of a block: its patches and stages, as `conv3d_mma.cu` asserts them.
-    fn shared_bytes(self) -> u32 {
+    /// What the blocks of its kernel are on a chip.
+    fn block(self, capability: (u32, u32)) -> Block {
         match self {
-            Self::Same => 47_616,
-            Self::Point => 43_008,
-            Self::Halve => 96_384,
-            Self::Double => 32_256,
-            Self::Narrow | Self::Pixels => 27_136,
-            Self::NarrowPoint => 27_648,
+            Self::Same if has_wgmma(capability) => Block { threads: 384, lines: 16, shared_bytes: 111_360 },
+            Self::Double if has_wgmma(capability) => Block { threads: 384, lines: 16, shared_bytes: 68_352 },
+            Self::Same => Block::of_mma(47_616),
+            Self::Point => Block::of_mma(43_008),
+            Self::Halve => Block::of_mma(96_384),
+            Self::Double => Block::of_mma(32_256),
+            Self::Narrow | Self::Pixels => Block::of_mma(27_136),
+            Self::NarrowPoint => Block::of_mma(27_648),
         }
+    }
+}
+
+/// A kernel's block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Block {
+    threads: u32,
+    /// Lines of its tile of output pixels.
+    lines: usize,
+    /// Dynamic shared memory: its patches and stages, as the kernel asserts them.
+    shared_bytes: u32,
+}
+
+impl Block {
+    fn of_mma(shared_bytes: u32) -> Self {
+        Self { threads: 256, lines: 8, shared_bytes }
     }
 }
 
@@ -264,7 +292,7 @@ impl<'a> Call<'a> {
     }
 
     fn run(self, kernels: &[Kernel<Conv3dParams>], role: Role, stream: &Stream) -> Result<(), Error> {
-        let launch = self.places.launch(self.params.panels as usize)?.with_shared_bytes(role.shared_bytes());
+        let launch = self.places.launch(self.params.panels as usize, role.block(stream.device().chip().capability))?;
         kernels[role as usize].launch(stream, launch, &self.params, &self.operands)
     }
 }
@@ -291,7 +319,7 @@ impl Places {
         }
         // pixels are counted in 32 bits inside the kernel, and so are those of the tiles, which reach a little past the frame
         let pixels = |[height, width]: [usize; 2]| {
-            let rounded = height.checked_next_multiple_of(TILE[0]).zip(width.checked_next_multiple_of(TILE[1]));
+            let rounded = height.checked_next_multiple_of(16).zip(width.checked_next_multiple_of(TILE_COLUMNS));
             let fits = rounded.and_then(|(height, width)| height.checked_mul(width)).is_some_and(|pixels| pixels <= i32::MAX as usize);
             if fits { Ok(height * width) } else { Err(Error::Size { what: "pixels of a frame", must: "below 2^31", found: height }) }
         };
@@ -302,9 +330,10 @@ impl Places {
     }
 
     /// A block for each tile of each output frame and each panel.
-    fn launch(&self, panels: usize) -> Result<Launch, Error> {
-        let tiles = self.out_size[0].div_ceil(TILE[0]) * self.out_size[1].div_ceil(TILE[1]);
-        Launch::linear(tiles.saturating_mul(self.frames).saturating_mul(panels), THREADS)
+    fn launch(&self, panels: usize, block: Block) -> Result<Launch, Error> {
+        let tiles = self.out_size[0].div_ceil(block.lines) * self.out_size[1].div_ceil(TILE_COLUMNS);
+        let blocks = tiles.saturating_mul(self.frames).saturating_mul(panels);
+        Ok(Launch::linear(blocks, block.threads)?.with_shared_bytes(block.shared_bytes))
     }
 }
 
@@ -319,18 +348,22 @@ mod tests {
 
     const CUBE: ConvShape = ConvShape { input: 96, output: 96, kernel: [3, 3, 3], sampling: Sampling::Same };
 
+    const MMA: (u32, u32) = (8, 0);
+
     #[test]
     fn every_output_pixel_has_a_block() {
+        let block = Role::Same.block(MMA);
         for (size, window, stride, panels, blocks) in
             [([480, 832], 3, 1, 1, 60 * 52), ([60, 104], 6, 1, 4, 8 * 7 * 4 * 4), ([1, 1], 3, 1, 1, 1), ([9, 17], 5, 2, 2, 4 * 2 * 2)]
         {
             let places = Places::of(&CUBE, size, window, stride).unwrap();
-            assert_eq!(places.launch(panels).unwrap().blocks(), blocks, "{size:?}");
+            assert_eq!(places.launch(panels, block).unwrap().blocks(), blocks, "{size:?}");
         }
         let halved = Places::of(&ConvShape { kernel: [1, 3, 3], sampling: Sampling::Halve, ..CUBE }, [9, 33], 1, 1).unwrap();
         assert_eq!(halved.out_size, [4, 16]);
         let doubled = Places::of(&ConvShape { kernel: [1, 3, 3], sampling: Sampling::Double, ..CUBE }, [9, 33], 1, 1).unwrap();
-        assert_eq!(doubled.launch(1).unwrap().blocks(), 3 * 5);
+        assert_eq!(doubled.launch(1, block).unwrap().blocks(), 3 * 5);
+        assert_eq!(doubled.launch(1, Role::Double.block((9, 0))).unwrap().blocks(), 2 * 5);
     }
 
     #[test]
@@ -344,14 +377,15 @@ mod tests {
         let double = ConvShape { kernel: [1, 3, 3], sampling: Sampling::Double, ..CUBE };
         assert!(!refused([1 << 15, 1 << 15], 3, 1) && Places::of(&double, [1 << 15, 1 << 15], 1, 1).is_err());
         // 2^23 tiles of 2^8 panels are more blocks than a grid has
-        assert!(Places::of(&CUBE, [1 << 15, 1 << 15], 3, 1).unwrap().launch(1 << 8).is_err());
+        assert!(Places::of(&CUBE, [1 << 15, 1 << 15], 3, 1).unwrap().launch(1 << 8, Role::Same.block(MMA)).is_err());
     }
 
     #[test]
     fn every_chip_has_the_stages() {
         for capability in [(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)] {
             for role in [Role::Same, Role::Point, Role::Halve, Role::Double, Role::Narrow, Role::NarrowPoint, Role::Pixels] {
-                assert!(role.shared_bytes() <= Limits::of(capability).shared_bytes, "{role:?} on {capability:?}");
+                // and the mbarriers
+                assert!(role.block(capability).shared_bytes + 1024 <= Limits::of(capability).shared_bytes, "{role:?} on {capability:?}");
             }
         }
     }
