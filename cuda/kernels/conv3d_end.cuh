@@ -45,24 +45,27 @@ TW_DEVICE void end_frames(const Conv3dParams& p, const Place& at) {
   const Global<tw_bf16> out = global(p.out);
   const int height = static_cast<int>(p.out_height), width = static_cast<int>(p.out_width);
   const int64_t frame_pixels = p.out_height * p.out_width;
+  const int pixel_chunks = static_cast<int>(p.out_channels) / CHUNK;
 #pragma unroll 2
   for (int index = static_cast<int>(threadIdx.x); index < TILE_LINES * TILE_COLUMNS * CHUNKS; index += THREADS) {
-    const int pixel = index / CHUNKS, chunk = index % CHUNKS;
+    const int pixel = index / CHUNKS;
     const int line = at.line + pixel / TILE_COLUMNS, column = at.column + pixel % TILE_COLUMNS;
-    int64_t channel = static_cast<int64_t>(at.panel) * PANEL + chunk * CHUNK;
-    if (line >= height || column >= width || channel >= p.out_channels * p.parts) continue;
+    int chunk = at.panel * CHUNKS + index % CHUNKS;
+    if (line >= height || column >= width || chunk >= pixel_chunks * p.parts) continue;
     int64_t frame = static_cast<int64_t>(at.frame) * p.parts;
-    if (channel >= p.out_channels) {
-      channel -= p.out_channels;
+    if (chunk >= pixel_chunks) {
+      chunk -= pixel_chunks;
       frame++;
     }
-    const int64_t offset = (frame * frame_pixels + line * width + column) * p.out_channels + channel;
-    uint4 y = load_vector<uint4>(staged + (pixel * PITCH<PANEL> + chunk * CHUNK_BYTES));
+    // whole chunks, so that the compiler sees that a store is one
+    const int64_t offset = ((frame * frame_pixels + line * width + column) * pixel_chunks + chunk) * CHUNK;
+    const uint4 y = load_vector<uint4>(staged + (pixel * PITCH<PANEL> + index % CHUNKS * CHUNK_BYTES));
     if (p.residual != nullptr) {
       const uint4 x = load_vector<uint4>(residual + offset);
-      y = make_uint4(add_pairs(y.x, x.x), add_pairs(y.y, x.y), add_pairs(y.z, x.z), add_pairs(y.w, x.w));
+      store_vector(out + offset, make_uint4(add_pairs(y.x, x.x), add_pairs(y.y, x.y), add_pairs(y.z, x.z), add_pairs(y.w, x.w)));
+    } else {
+      store_vector(out + offset, y);
     }
-    store_vector(out + offset, y);
   }
 }
 
