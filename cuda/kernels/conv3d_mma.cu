@@ -27,9 +27,11 @@
 // Bytes: from L2, a block of 3 x 3 fetches 67 KB for 7.1 MFLOP: 83 % of it the weight. The sum is in f32, the frames, then
 // the channels in steps of 32, then the taps, 16 products at a time as the tensor core adds them.
 //
-// The norm and SiLU before a convolution stay a pass of their own (vae_norm.cu). In the load they would be worked out for
-// each of 3 frames, 1.4 times for the halo and once a panel: at 96 channels 4.2 times the exponentials, about 0.15 ms of
-// the function unit and the ALUs for a frame of 480 x 832 on an H200, to save 0.03 ms of memory traffic.
+// The norm and SiLU that a convolution reads belong to the end of the one before it, where a block has all channels (96, the
+// widest frames of the network): 2 bytes read and 2 written a value less. Elsewhere they are a pass (vae_norm.cu). In the load
+// they would be worked out for each of 3 frames, 1.4 times for the halo and once a panel: at 96 channels 4.2 times the
+// exponentials, by count 0.15 ms of the function unit and the ALUs for a frame of 480 x 832 on an H200, against 0.03 ms of
+// memory traffic.
 //
 // sass: all LDGSTS.E.BYPASS.128 LDSM.16.M88.4 HMMA.16816.F32.BF16 STG.E.128
 #include "conv3d_end.cuh"
@@ -183,7 +185,7 @@ TW_DEVICE Place convolve(const Conv3dParams& p) {
 template <class S, class T>
 TW_DEVICE void convolve_frames(const Conv3dParams& p) {
   const Place at = convolve<S, T>(p);
-  end_frames<T::PANEL, TILE_LINES, THREADS>(p, at);
+  end_frames<T::PANEL, TILE_LINES, THREADS>(p, at, [] { block_sync(); });
 }
 
 }  // namespace

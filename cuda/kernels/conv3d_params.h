@@ -10,7 +10,9 @@ typedef struct Conv3dParams {
   const tw_bf16* weight;     /**< Packed (`conv3d_tile.cuh`), on 16 bytes. */
   const tw_bf16* bias;       /**< Of every channel of the panels, on 4 bytes. */
   const tw_bf16* residual;   /**< As `out`, on 16 bytes, or null. */
-  tw_bf16* out;              /**< `[out_frames * parts, out_height, out_width, out_channels]`, on 16 bytes. */
+  tw_bf16* out;              /**< Frames: `[out_frames * parts, out_height, out_width, out_channels]`, on 16 bytes. */
+  const tw_bf16* gamma;      /**< `[out_channels]`, zero past the channels, on 16 bytes: of the norm. */
+  tw_bf16* normed;           /**< As `out`, on 16 bytes: its norm and SiLU, or null. A panel then has all channels; `out` may be null. */
   float* out_f32;            /**< `[out_frames, out_height, out_width, 3]`: of the pixels, or null. */
   uint8_t* out_bytes;        /**< The same as bytes, or null. */
   int64_t height;            /**< Lines of a frame. */
@@ -24,9 +26,11 @@ typedef struct Conv3dParams {
   int32_t kernel_frames;     /**< Frames of the kernel, at least 1. */
   int32_t time_stride;       /**< Frames of the window from an output frame to the next. */
   int32_t absent;            /**< How many of the oldest frames of the window are absent: they count as zero. */
+  int32_t norm_channels;     /**< Channels that the norm counts. */
+  int32_t norm_lanes;        /**< As of `VaeNormParams`. */
   float limit;               /**< Of the magnitude of a pixel in `out_f32`. */
 } Conv3dParams;
-TW_LAYOUT(Conv3dParams, 184, limit, 180);
+TW_LAYOUT(Conv3dParams, 208, limit, 204);
 
 /** `vae_norm.cu`: the norm of a pixel's channels, and SiLU. */
 typedef struct VaeNormParams {

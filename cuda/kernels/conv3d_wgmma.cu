@@ -219,7 +219,7 @@ TW_DEVICE void convolve_frames(const Conv3dParams& p) {
     }
   }
   barrier_sync(CONSUMERS_ONLY, CONSUMERS);
-  end_frames<PANEL, TILE_LINES, CONSUMERS>(p, at);
+  end_frames<PANEL, TILE_LINES, CONSUMERS>(p, at, [] { barrier_sync(CONSUMERS_ONLY, CONSUMERS); });
 }
 
 }  // namespace

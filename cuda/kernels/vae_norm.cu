@@ -22,27 +22,14 @@
 // sass: all LDG.E.128 STG.E.128 MUFU.EX2
 #include "conv3d_params.h"
 #include "kernel.cuh"
-#include "quant_chunk.cuh"
+#include "vae_norm.cuh"
 
 namespace {
 
 constexpr int THREADS = 256;
+constexpr int CHUNK = 8;  // channels of one 16-byte load
 constexpr int CHUNKS = 4;
 static_assert(WARP * CHUNKS * CHUNK == 1024, "the launcher counts on it");
-
-TW_DEVICE float silu(float y) {
-  constexpr float LOG2_E = 1.442695041f;
-  return divide_fast(y, 1.0f + exp2_fast(-y * LOG2_E));
-}
-
-// Two values, normed.
-template <bool HAS_SILU>
-TW_DEVICE uint32_t normed(uint32_t pair, uint32_t gamma, float inverse, float root) {
-  uint32_t y = pack_bf16(low_bf16(pair) * inverse, high_bf16(pair) * inverse);
-  y = pack_bf16(low_bf16(y) * root, high_bf16(y) * root);
-  y = pack_bf16(low_bf16(y) * low_bf16(gamma), high_bf16(y) * high_bf16(gamma));
-  return HAS_SILU ? pack_bf16(silu(low_bf16(y)), silu(high_bf16(y))) : y;
-}
 
 template <bool HAS_SILU>
 TW_DEVICE void norm_pixels(const VaeNormParams& p) {
@@ -64,18 +51,8 @@ TW_DEVICE void norm_pixels(const VaeNormParams& p) {
 
   // its length
 #pragma unroll
-  for (int i = 0; i < CHUNKS; i++) {
-    float v[CHUNK];
-    unpack(held[i], v);
-#pragma unroll
-    for (int j = 0; j < CHUNK; j++) v[j] *= v[j];
-    sum += ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
-  }
-  for (int mask = lanes / 2; mask > 0; mask /= 2) sum += shuffle_xor(sum, mask);
-  constexpr float LEAST = 1e-12f;
-  float length = low_bf16(pack_bf16(square_root(sum), 0.0f));
-  if (length < LEAST) length = low_bf16(pack_bf16(LEAST, 0.0f));  // not a maximum, which would hide a NaN
-  const float inverse = divide(1.0f, length), root = square_root(static_cast<float>(p.channels));
+  for (int i = 0; i < CHUNKS; i++) sum += sum_of_squares(held[i]);
+  const float inverse = inverse_length(sum_of_pixel(sum, lanes)), root = square_root(static_cast<float>(p.channels));
 
   // scale, store
 #pragma unroll
@@ -83,9 +60,7 @@ TW_DEVICE void norm_pixels(const VaeNormParams& p) {
     const int chunk = lane + i * lanes;
     if (pixel < p.pixels && chunk < chunks) {
       const uint4 weight = load_vector_readonly<uint4>(gamma + chunk * CHUNK);
-      const auto pair = [inverse, root](uint32_t x, uint32_t gamma) { return normed<HAS_SILU>(x, gamma, inverse, root); };
-      store_vector(out + chunk * CHUNK, make_uint4(pair(held[i].x, weight.x), pair(held[i].y, weight.y), pair(held[i].z, weight.z),
-                                                   pair(held[i].w, weight.w)));
+      store_vector(out + chunk * CHUNK, normed<HAS_SILU>(held[i], weight, inverse, root));
     }
   }
 }

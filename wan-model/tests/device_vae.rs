@@ -18,9 +18,10 @@ use turbowan_wan_model::vae::{Clip, LatentStatistics, Side, Tiling, Vae};
 /// to 8 bits at the same places, sums in another order, and the two drift apart as either drifts from `f32`, by 2 %.
 const RECORDED: Bound = Bound::relative_l2(0.05);
 
-/// The same arithmetic on the host, rounded at the same places but inside the attention: only sums that cross a tie, and what
-/// follows from them.
-const NEAR_TWIN: Bound = Bound::relative_l2(0.02);
+/// The same arithmetic on the host, rounded at the same places but inside the attention. A sum that crosses a tie is one unit of
+/// 8 bits, and what follows drifts on: the two are as far apart as two runs that are each 2 % from `f32`, at most their sum's
+/// root, 3 %.
+const NEAR_TWIN: Bound = Bound::relative_l2(0.03);
 
 fn fixture(file: &str) -> Checkpoint {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/vae");

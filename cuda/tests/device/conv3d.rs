@@ -4,9 +4,11 @@ use std::collections::HashMap;
 
 use half::bf16;
 use turbowan_cuda::device::{Device, EmulatorOptions, Stream, View};
-use turbowan_cuda::ops::conv3d::device::{Convolution, DeviceWeight, Pixels, Window};
+use turbowan_cuda::ops::conv3d::device::{Convolution, DeviceWeight, Normed, Pixels, Window};
 use turbowan_cuda::ops::conv3d::packing::{Packing, from_stored, stored, to_stored};
 use turbowan_cuda::ops::conv3d::{Conv3d, ConvShape, ConvThen, Sampling};
+use turbowan_cuda::ops::norm::ChannelNormThen;
+use turbowan_cuda::ops::norm::channel::ChannelNorm;
 use turbowan_cuda::{Error, Rounding};
 use turbowan_reference::conv3d as truth;
 use turbowan_reference::inputs::{Kind, normal, rows as input};
@@ -350,6 +352,47 @@ fn a_residual_is_added_to_the_rounded_convolution() {
             let want: Vec<f32> = plain.iter().zip(from_stored(&residual, channels[1]).unwrap()).map(|(y, x)| y + x).collect();
             assert_eq!(bits(&got), bits(&rounded(want)));
         }
+    }
+}
+
+#[test]
+fn a_norm_in_the_end_gives_the_bits_of_a_norm_of_its_own() {
+    for device in devices() {
+        for (channels, with_residual, with_frames) in
+            [([16, 60], true, true), ([8, 96], false, false), ([8, 10], true, false), ([24, 16], false, true)]
+        {
+            let case = Case::new(Kind::OutlierChannel, channels, [3, 3, 3], Sampling::Same, [9, 18], [2, 2]);
+            let name = format!("{device:?} {}", case.name());
+            let stream = device.stream().unwrap();
+            let values = case.out_stored();
+            let of = |values: Vec<f32>| stream.upload(&to_stored(&values, channels[1]).unwrap()).unwrap();
+            let residual = with_residual.then(|| of(normal(values / stored(channels[1]) * channels[1], 9)));
+            let residual = residual.as_ref().map(|residual| residual.view());
+            let gamma = of(normal(channels[1], 4));
+            let mut buffers = [(); 4].map(|()| stream.upload(&vec![bf16::NAN; values]).unwrap());
+            let [frames, normed, plain, want] = &mut buffers;
+            let convolution = Convolution::load(&device).unwrap();
+            case.queue(&stream, &convolution, |c, weight, window| {
+                c.run(&stream, weight, window, residual, plain.view_mut())?;
+                let norm = Normed { gamma: gamma.view(), out: normed.view_mut() };
+                c.run_normed(&stream, weight, window, residual, with_frames.then(|| frames.view_mut()), norm)
+            })
+            .unwrap();
+            let norm = ChannelNorm::load(&device).unwrap();
+            norm.run(&stream, plain.view(), channels[1], gamma.view(), ChannelNormThen::Silu, want.view_mut()).unwrap();
+            assert_eq!(normed.to_vec().unwrap(), want.to_vec().unwrap(), "{name}");
+            if with_frames {
+                assert_eq!(frames.to_vec().unwrap(), plain.to_vec().unwrap(), "{name}");
+            }
+        }
+        let stream = device.stream().unwrap();
+        let case = Case::new(Kind::Plain, [8, 100], [3, 3, 3], Sampling::Same, [2, 3], [3, 0]);
+        let (gamma, mut out) = (stream.allocate::<bf16>(104).unwrap(), stream.allocate::<bf16>(case.out_stored()).unwrap());
+        let norm = Normed { gamma: gamma.view(), out: out.view_mut() };
+        let refused = case.queue(&stream, &Convolution::load(&device).unwrap(), |c, weight, window| {
+            c.run_normed(&stream, weight, window, None, None, norm)
+        });
+        assert!(matches!(refused, Err(Error::Size { found: 100, .. })), "{refused:?}");
     }
 }
 

@@ -18,8 +18,12 @@ pub struct Conv3dParams {
     pub bias: *const tw_bf16,
     /// As `out`, on 16 bytes, or null.
     pub residual: *const tw_bf16,
-    /// `[out_frames * parts, out_height, out_width, out_channels]`, on 16 bytes.
+    /// Frames: `[out_frames * parts, out_height, out_width, out_channels]`, on 16 bytes.
     pub out: *mut tw_bf16,
+    /// `[out_channels]`, zero past the channels, on 16 bytes: of the norm.
+    pub gamma: *const tw_bf16,
+    /// As `out`, on 16 bytes: its norm and SiLU, or null. A panel then has all channels; `out` may be null.
+    pub normed: *mut tw_bf16,
     /// `[out_frames, out_height, out_width, 3]`: of the pixels, or null.
     pub out_f32: *mut f32,
     /// The same as bytes, or null.
@@ -46,32 +50,40 @@ pub struct Conv3dParams {
     pub time_stride: i32,
     /// How many of the oldest frames of the window are absent: they count as zero.
     pub absent: i32,
+    /// Channels that the norm counts.
+    pub norm_channels: i32,
+    /// As of `VaeNormParams`.
+    pub norm_lanes: i32,
     /// Of the magnitude of a pixel in `out_f32`.
     pub limit: f32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of Conv3dParams"][::std::mem::size_of::<Conv3dParams>() - 184usize];
+    ["Size of Conv3dParams"][::std::mem::size_of::<Conv3dParams>() - 208usize];
     ["Alignment of Conv3dParams"][::std::mem::align_of::<Conv3dParams>() - 8usize];
     ["Offset of field: Conv3dParams::frames"][::std::mem::offset_of!(Conv3dParams, frames) - 0usize];
     ["Offset of field: Conv3dParams::weight"][::std::mem::offset_of!(Conv3dParams, weight) - 64usize];
     ["Offset of field: Conv3dParams::bias"][::std::mem::offset_of!(Conv3dParams, bias) - 72usize];
     ["Offset of field: Conv3dParams::residual"][::std::mem::offset_of!(Conv3dParams, residual) - 80usize];
     ["Offset of field: Conv3dParams::out"][::std::mem::offset_of!(Conv3dParams, out) - 88usize];
-    ["Offset of field: Conv3dParams::out_f32"][::std::mem::offset_of!(Conv3dParams, out_f32) - 96usize];
-    ["Offset of field: Conv3dParams::out_bytes"][::std::mem::offset_of!(Conv3dParams, out_bytes) - 104usize];
-    ["Offset of field: Conv3dParams::height"][::std::mem::offset_of!(Conv3dParams, height) - 112usize];
-    ["Offset of field: Conv3dParams::width"][::std::mem::offset_of!(Conv3dParams, width) - 120usize];
-    ["Offset of field: Conv3dParams::channels"][::std::mem::offset_of!(Conv3dParams, channels) - 128usize];
-    ["Offset of field: Conv3dParams::out_height"][::std::mem::offset_of!(Conv3dParams, out_height) - 136usize];
-    ["Offset of field: Conv3dParams::out_width"][::std::mem::offset_of!(Conv3dParams, out_width) - 144usize];
-    ["Offset of field: Conv3dParams::out_channels"][::std::mem::offset_of!(Conv3dParams, out_channels) - 152usize];
-    ["Offset of field: Conv3dParams::panels"][::std::mem::offset_of!(Conv3dParams, panels) - 160usize];
-    ["Offset of field: Conv3dParams::parts"][::std::mem::offset_of!(Conv3dParams, parts) - 164usize];
-    ["Offset of field: Conv3dParams::kernel_frames"][::std::mem::offset_of!(Conv3dParams, kernel_frames) - 168usize];
-    ["Offset of field: Conv3dParams::time_stride"][::std::mem::offset_of!(Conv3dParams, time_stride) - 172usize];
-    ["Offset of field: Conv3dParams::absent"][::std::mem::offset_of!(Conv3dParams, absent) - 176usize];
-    ["Offset of field: Conv3dParams::limit"][::std::mem::offset_of!(Conv3dParams, limit) - 180usize];
+    ["Offset of field: Conv3dParams::gamma"][::std::mem::offset_of!(Conv3dParams, gamma) - 96usize];
+    ["Offset of field: Conv3dParams::normed"][::std::mem::offset_of!(Conv3dParams, normed) - 104usize];
+    ["Offset of field: Conv3dParams::out_f32"][::std::mem::offset_of!(Conv3dParams, out_f32) - 112usize];
+    ["Offset of field: Conv3dParams::out_bytes"][::std::mem::offset_of!(Conv3dParams, out_bytes) - 120usize];
+    ["Offset of field: Conv3dParams::height"][::std::mem::offset_of!(Conv3dParams, height) - 128usize];
+    ["Offset of field: Conv3dParams::width"][::std::mem::offset_of!(Conv3dParams, width) - 136usize];
+    ["Offset of field: Conv3dParams::channels"][::std::mem::offset_of!(Conv3dParams, channels) - 144usize];
+    ["Offset of field: Conv3dParams::out_height"][::std::mem::offset_of!(Conv3dParams, out_height) - 152usize];
+    ["Offset of field: Conv3dParams::out_width"][::std::mem::offset_of!(Conv3dParams, out_width) - 160usize];
+    ["Offset of field: Conv3dParams::out_channels"][::std::mem::offset_of!(Conv3dParams, out_channels) - 168usize];
+    ["Offset of field: Conv3dParams::panels"][::std::mem::offset_of!(Conv3dParams, panels) - 176usize];
+    ["Offset of field: Conv3dParams::parts"][::std::mem::offset_of!(Conv3dParams, parts) - 180usize];
+    ["Offset of field: Conv3dParams::kernel_frames"][::std::mem::offset_of!(Conv3dParams, kernel_frames) - 184usize];
+    ["Offset of field: Conv3dParams::time_stride"][::std::mem::offset_of!(Conv3dParams, time_stride) - 188usize];
+    ["Offset of field: Conv3dParams::absent"][::std::mem::offset_of!(Conv3dParams, absent) - 192usize];
+    ["Offset of field: Conv3dParams::norm_channels"][::std::mem::offset_of!(Conv3dParams, norm_channels) - 196usize];
+    ["Offset of field: Conv3dParams::norm_lanes"][::std::mem::offset_of!(Conv3dParams, norm_lanes) - 200usize];
+    ["Offset of field: Conv3dParams::limit"][::std::mem::offset_of!(Conv3dParams, limit) - 204usize];
 };
 /// `vae_norm.cu`: the norm of a pixel's channels, and SiLU.
 #[repr(C)]
@@ -169,6 +181,8 @@ unsafe impl Params for Conv3dParams {
         visit("bias", self.bias as u64);
         visit("residual", self.residual as u64);
         visit("out", self.out as u64);
+        visit("gamma", self.gamma as u64);
+        visit("normed", self.normed as u64);
         visit("out_f32", self.out_f32 as u64);
         visit("out_bytes", self.out_bytes as u64);
     }

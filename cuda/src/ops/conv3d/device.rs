@@ -152,6 +152,15 @@ pub enum Pixels<'a> {
     Bytes(ViewMut<'a, u8>),
 }
 
+/// The norm of what a convolution makes, and SiLU: what the next convolution reads.
+#[derive(Debug)]
+pub struct Normed<'a> {
+    /// `[stored channels]`, zero past the channels.
+    pub gamma: View<'a, bf16>,
+    /// As the convolution's frames.
+    pub out: ViewMut<'a, bf16>,
+}
+
 /// The convolutions of a device.
 #[derive(Debug)]
 pub struct Convolution {
@@ -188,16 +197,47 @@ impl Convolution {
         mut out: ViewMut<'_, bf16>,
     ) -> Result<(), Error> {
         let mut call = Call::new(weight, window)?;
-        let values = call.out_pixels() * weight.packing.parts() * weight.packing.out_channels();
-        expect_len("convolution output", out.len(), values)?;
-        call.params.out = out.address();
-        call.operands.push(out.writes("out").aligned(16));
-        if let Some(residual) = residual {
-            expect_len("residual", residual.len(), values)?;
-            call.params.residual = residual.address();
-            call.operands.push(residual.reads("residual").aligned(16));
-        }
+        call.add_residual(residual)?;
+        call.add_frames(&mut out)?;
         call.run(&self.kernels, Role::of(&weight.packing), stream)
+    }
+
+    /// [`Convolution::run`] with the norm and SiLU of its frames, as [`crate::ops::norm::channel::ChannelNorm`] gives it bit for
+    /// bit; the frames themselves only where asked for.
+    ///
+    /// # Errors
+    /// As [`Convolution::run`], and [`Error::Size`] where no block has all channels ([`Packing::has_whole_pixels`]).
+    pub fn run_normed(
+        &self,
+        stream: &Stream,
+        weight: DeviceWeight<'_>,
+        window: Window<'_>,
+        residual: Option<View<'_, bf16>>,
+        mut frames: Option<ViewMut<'_, bf16>>,
+        mut normed: Normed<'_>,
+    ) -> Result<(), Error> {
+        let (packing, channels) = (weight.packing, weight.packing.shape().output);
+        if !packing.has_whole_pixels() {
+            return Err(Error::Size {
+                what: "channels of a convolution with a norm",
+                must: "one part of up to 16, or of 49 to 96",
+                found: channels,
+            });
+        }
+        let mut call = Call::new(weight, window)?;
+        call.add_residual(residual)?;
+        if let Some(frames) = &mut frames {
+            call.add_frames(frames)?;
+        }
+        expect_len("gamma of a convolution's norm", normed.gamma.len(), packing.out_channels())?;
+        expect_len("normed frames", normed.out.len(), call.out_values())?;
+        call.params.gamma = normed.gamma.address();
+        call.params.normed = normed.out.address();
+        call.params.norm_channels = channels as i32;
+        call.params.norm_lanes = crate::ops::norm::channel::lanes(packing.out_channels()) as i32;
+        call.operands.push(normed.gamma.reads("gamma").aligned(16));
+        call.operands.push(normed.out.writes("normed").aligned(16));
+        call.run(&self.kernels, Role::of(&packing), stream)
     }
 
     /// Queues the pixels of video that a convolution to three channels makes, each value rounded to bf16 first.
@@ -244,6 +284,7 @@ struct Call<'a> {
     params: Conv3dParams,
     operands: Vec<Operand<'a>>,
     places: Places,
+    packing: Packing,
 }
 
 impl<'a> Call<'a> {
@@ -268,6 +309,8 @@ impl<'a> Call<'a> {
             bias: weight.bias.address(),
             residual: std::ptr::null(),
             out: std::ptr::null_mut(),
+            gamma: std::ptr::null(),
+            normed: std::ptr::null_mut(),
             out_f32: std::ptr::null_mut(),
             out_bytes: std::ptr::null_mut(),
             height: window.size[0] as i64,
@@ -281,9 +324,32 @@ impl<'a> Call<'a> {
             kernel_frames: shape.kernel[0] as i32,
             time_stride: window.time_stride as i32,
             absent: absent as i32,
+            norm_channels: 0,
+            norm_lanes: 1,
             limit: f32::INFINITY,
         };
-        Ok(Self { params, operands, places })
+        Ok(Self { params, operands, places, packing })
+    }
+
+    fn add_residual(&mut self, residual: Option<View<'a, bf16>>) -> Result<(), Error> {
+        if let Some(residual) = residual {
+            expect_len("residual", residual.len(), self.out_values())?;
+            self.params.residual = residual.address();
+            self.operands.push(residual.reads("residual").aligned(16));
+        }
+        Ok(())
+    }
+
+    fn add_frames(&mut self, out: &'a mut ViewMut<'_, bf16>) -> Result<(), Error> {
+        expect_len("convolution output", out.len(), self.out_values())?;
+        self.params.out = out.address();
+        self.operands.push(out.writes("out").aligned(16));
+        Ok(())
+    }
+
+    /// Values of all output frames of all parts as they are stored.
+    fn out_values(&self) -> usize {
+        self.out_pixels() * self.packing.parts() * self.packing.out_channels()
     }
 
     /// Pixels of all output frames of one part.

@@ -91,6 +91,12 @@ impl Packing {
         self.panel
     }
 
+    /// Whether a block has all channels of its pixels, so that the norm of the next layer fits in the end of this one: up to 16
+    /// channels, or from 49 to 96.
+    pub fn has_whole_pixels(&self) -> bool {
+        self.parts == 1 && self.panels() == 1
+    }
+
     /// Panels of output channels.
     pub(super) fn panels(&self) -> usize {
         (self.parts * self.out_channels()).div_ceil(self.panel.channels())

@@ -93,7 +93,7 @@ impl ChannelNorm {
 }
 
 /// Lanes that share a pixel: as few as hold it, a power of two.
-fn lanes(stored: usize) -> usize {
+pub(crate) fn lanes(stored: usize) -> usize {
     stored.div_ceil(LANE_CHANNELS).next_power_of_two()
 }
 
