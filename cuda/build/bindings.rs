@@ -114,7 +114,7 @@ fn imports(bindings: &str, device: &str) -> String {
     text
 }
 
-/// One implementation of `Params` for each struct: every pointer among its fields, and in its tensor maps and structs.
+/// One implementation of `Params` for each struct: every pointer among its fields, and in its arrays, tensor maps and structs.
 fn implementations(bindings: &str) -> String {
     let mut text = String::new();
     let mut fields: Option<Vec<String>> = None;
@@ -128,6 +128,9 @@ fn implementations(bindings: &str) -> String {
         {
             match kind.trim_end_matches(',') {
                 pointer if pointer.starts_with('*') => found.push(format!("visit({field:?}, self.{field} as u64);")),
+                array if array.trim_start_matches('[').starts_with('*') => {
+                    found.push(format!("self.{field}.iter().for_each(|pointer| visit({field:?}, *pointer as u64));"));
+                }
                 "tw_tensor_map" => found.push(format!("self.{field}.addresses({field:?}, visit);")),
                 nested if nested.ends_with("Params") => found.push(format!("self.{field}.addresses(visit);")),
                 _ => {}

@@ -7,8 +7,9 @@ mod bindings;
 
 use bindings::{Bindings, demand_bindings};
 
-const TABLE: [Bindings; 2] = [
+const TABLE: [Bindings; 3] = [
     Bindings { header: "params.h", rust: "src/device/params/dense.rs" },
+    Bindings { header: "conv3d_params.h", rust: "src/device/params/conv3d.rs" },
     Bindings { header: "gemm_wgmma_params.h", rust: "src/device/params/gemm_wgmma.rs" },
 ];
 

@@ -4,5 +4,6 @@ pub mod conv3d;
 pub mod gemm;
 pub mod gemm_int8;
 pub mod norm;
+pub mod pixel_attention;
 pub mod quant;
 pub mod rope;

@@ -9,6 +9,7 @@
 //! Rows are `f32`, `width` channels each. A row's sums run in sixteen fixed lanes, so a result depends neither on the
 //! number of threads nor on the instruction set.
 
+pub mod channel;
 pub mod device;
 
 use rayon::prelude::*;

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
+mod conv3d;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;
+mod pixel_attention;
 mod quant;
 mod rope;
 mod runtime;
 mod tensor_map;
+mod vae_norm;
 
 use turbowan_cuda::Error;
 use turbowan_cuda::device::{Device, EmulatorOptions};

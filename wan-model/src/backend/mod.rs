@@ -4,6 +4,7 @@
 //! channels: a [`Backend::Tensor`] of shape `[rows, width]` holds `batch * tokens` rows. [`Backend::Activation`] is what a
 //! linear layer reads: floating point, or int8 with scales; the type knows, the network does not.
 
+pub mod device;
 pub mod host;
 pub mod text;
 pub mod vae;

@@ -16,7 +16,9 @@
 //! [`Sampling::Double`] folds nearest-neighbour upsampling into the kernel: each of the four parities of an output
 //! pixel sees two source lines and two source columns, so nine taps become four and the doubled frame is never stored.
 
+pub mod device;
 mod packed;
+pub mod packing;
 mod run;
 mod tile;
 

@@ -1,0 +1,3 @@
+//! Networks on a GPU, or on the emulator that runs the same kernels.
+
+pub mod vae;
