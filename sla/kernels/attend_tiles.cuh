@@ -118,6 +118,10 @@ struct KeyTiles {
   }
 };
 
+// The logarithm of a row's denominator; of a row that saw no key, whose logarithm is minus infinity, one that makes all its
+// probabilities zero.
+TW_DEVICE float logarithm_or_none(float lse) { return lse == -INFINITE ? INFINITE : lse; }
+
 // Makes minus infinity of the scores that a warp's 16 rows, from `first_row` on, do not see of 8 TILES keys from `first_key`.
 template <int TILES, class P>
 TW_DEVICE void mask_scores(float (&s)[TILES][4], const P& p, int64_t first_key, int64_t first_row, int lane) {

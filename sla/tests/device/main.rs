@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
 mod attend;
+mod attend_backward;
 mod block_select;
 mod case;
 
