@@ -6,6 +6,7 @@ mod attend;
 mod attend_backward;
 mod block_select;
 mod case;
+mod golden;
 
 use half::bf16;
 use turbowan_cuda::device::{Device, EmulatorOptions};

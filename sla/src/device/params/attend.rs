@@ -1,4 +1,6 @@
-//! The parameter structs of `kernels/attend_params.h`, as bindgen reads them.
+//! The parameter structs of `kernels/attend_params.h`.
+//!
+//! Written by `tests/device_params.rs`; do not edit.
 
 use half::bf16 as tw_bf16;
 use turbowan_cuda::device::Params;
@@ -50,8 +52,32 @@ pub struct AttendParams {
     /// 0.
     pub unused: u32,
 }
-const _: () = assert!(size_of::<AttendParams>() == 144);
-
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttendParams"][::std::mem::size_of::<AttendParams>() - 144usize];
+    ["Alignment of AttendParams"][::std::mem::align_of::<AttendParams>() - 8usize];
+    ["Offset of field: AttendParams::q"][::std::mem::offset_of!(AttendParams, q) - 0usize];
+    ["Offset of field: AttendParams::k"][::std::mem::offset_of!(AttendParams, k) - 8usize];
+    ["Offset of field: AttendParams::v"][::std::mem::offset_of!(AttendParams, v) - 16usize];
+    ["Offset of field: AttendParams::lists"][::std::mem::offset_of!(AttendParams, lists) - 24usize];
+    ["Offset of field: AttendParams::out"][::std::mem::offset_of!(AttendParams, out) - 32usize];
+    ["Offset of field: AttendParams::lse"][::std::mem::offset_of!(AttendParams, lse) - 40usize];
+    ["Offset of field: AttendParams::query_len"][::std::mem::offset_of!(AttendParams, query_len) - 48usize];
+    ["Offset of field: AttendParams::key_len"][::std::mem::offset_of!(AttendParams, key_len) - 56usize];
+    ["Offset of field: AttendParams::heads"][::std::mem::offset_of!(AttendParams, heads) - 64usize];
+    ["Offset of field: AttendParams::query_sample"][::std::mem::offset_of!(AttendParams, query_sample) - 72usize];
+    ["Offset of field: AttendParams::query_head"][::std::mem::offset_of!(AttendParams, query_head) - 80usize];
+    ["Offset of field: AttendParams::query_row"][::std::mem::offset_of!(AttendParams, query_row) - 88usize];
+    ["Offset of field: AttendParams::key_sample"][::std::mem::offset_of!(AttendParams, key_sample) - 96usize];
+    ["Offset of field: AttendParams::key_head"][::std::mem::offset_of!(AttendParams, key_head) - 104usize];
+    ["Offset of field: AttendParams::key_row"][::std::mem::offset_of!(AttendParams, key_row) - 112usize];
+    ["Offset of field: AttendParams::block_q"][::std::mem::offset_of!(AttendParams, block_q) - 120usize];
+    ["Offset of field: AttendParams::block_k"][::std::mem::offset_of!(AttendParams, block_k) - 124usize];
+    ["Offset of field: AttendParams::kept"][::std::mem::offset_of!(AttendParams, kept) - 128usize];
+    ["Offset of field: AttendParams::causal"][::std::mem::offset_of!(AttendParams, causal) - 132usize];
+    ["Offset of field: AttendParams::factor"][::std::mem::offset_of!(AttendParams, factor) - 136usize];
+    ["Offset of field: AttendParams::unused"][::std::mem::offset_of!(AttendParams, unused) - 140usize];
+};
 /// `attend_bwd_dq.cu`, then `attend_bwd_dkdv.cu`: gradients of the same, from the operands, the output and its logarithms.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -111,8 +137,38 @@ pub struct AttendBackwardParams {
     /// The scale times log2(e).
     pub factor: f32,
 }
-const _: () = assert!(size_of::<AttendBackwardParams>() == 192);
-
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of AttendBackwardParams"][::std::mem::size_of::<AttendBackwardParams>() - 192usize];
+    ["Alignment of AttendBackwardParams"][::std::mem::align_of::<AttendBackwardParams>() - 8usize];
+    ["Offset of field: AttendBackwardParams::q"][::std::mem::offset_of!(AttendBackwardParams, q) - 0usize];
+    ["Offset of field: AttendBackwardParams::k"][::std::mem::offset_of!(AttendBackwardParams, k) - 8usize];
+    ["Offset of field: AttendBackwardParams::v"][::std::mem::offset_of!(AttendBackwardParams, v) - 16usize];
+    ["Offset of field: AttendBackwardParams::out"][::std::mem::offset_of!(AttendBackwardParams, out) - 24usize];
+    ["Offset of field: AttendBackwardParams::out_gradient"][::std::mem::offset_of!(AttendBackwardParams, out_gradient) - 32usize];
+    ["Offset of field: AttendBackwardParams::lse"][::std::mem::offset_of!(AttendBackwardParams, lse) - 40usize];
+    ["Offset of field: AttendBackwardParams::lists"][::std::mem::offset_of!(AttendBackwardParams, lists) - 48usize];
+    ["Offset of field: AttendBackwardParams::inverse"][::std::mem::offset_of!(AttendBackwardParams, inverse) - 56usize];
+    ["Offset of field: AttendBackwardParams::delta"][::std::mem::offset_of!(AttendBackwardParams, delta) - 64usize];
+    ["Offset of field: AttendBackwardParams::dq"][::std::mem::offset_of!(AttendBackwardParams, dq) - 72usize];
+    ["Offset of field: AttendBackwardParams::dk"][::std::mem::offset_of!(AttendBackwardParams, dk) - 80usize];
+    ["Offset of field: AttendBackwardParams::dv"][::std::mem::offset_of!(AttendBackwardParams, dv) - 88usize];
+    ["Offset of field: AttendBackwardParams::query_len"][::std::mem::offset_of!(AttendBackwardParams, query_len) - 96usize];
+    ["Offset of field: AttendBackwardParams::key_len"][::std::mem::offset_of!(AttendBackwardParams, key_len) - 104usize];
+    ["Offset of field: AttendBackwardParams::heads"][::std::mem::offset_of!(AttendBackwardParams, heads) - 112usize];
+    ["Offset of field: AttendBackwardParams::query_sample"][::std::mem::offset_of!(AttendBackwardParams, query_sample) - 120usize];
+    ["Offset of field: AttendBackwardParams::query_head"][::std::mem::offset_of!(AttendBackwardParams, query_head) - 128usize];
+    ["Offset of field: AttendBackwardParams::query_row"][::std::mem::offset_of!(AttendBackwardParams, query_row) - 136usize];
+    ["Offset of field: AttendBackwardParams::key_sample"][::std::mem::offset_of!(AttendBackwardParams, key_sample) - 144usize];
+    ["Offset of field: AttendBackwardParams::key_head"][::std::mem::offset_of!(AttendBackwardParams, key_head) - 152usize];
+    ["Offset of field: AttendBackwardParams::key_row"][::std::mem::offset_of!(AttendBackwardParams, key_row) - 160usize];
+    ["Offset of field: AttendBackwardParams::block_q"][::std::mem::offset_of!(AttendBackwardParams, block_q) - 168usize];
+    ["Offset of field: AttendBackwardParams::block_k"][::std::mem::offset_of!(AttendBackwardParams, block_k) - 172usize];
+    ["Offset of field: AttendBackwardParams::kept"][::std::mem::offset_of!(AttendBackwardParams, kept) - 176usize];
+    ["Offset of field: AttendBackwardParams::causal"][::std::mem::offset_of!(AttendBackwardParams, causal) - 180usize];
+    ["Offset of field: AttendBackwardParams::scale"][::std::mem::offset_of!(AttendBackwardParams, scale) - 184usize];
+    ["Offset of field: AttendBackwardParams::factor"][::std::mem::offset_of!(AttendBackwardParams, factor) - 188usize];
+};
 /// `inverse_map.cu`: for each key block the query blocks that keep it.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -128,7 +184,16 @@ pub struct InverseMapParams {
     /// From 1 to `key_blocks`.
     pub kept: i64,
 }
-const _: () = assert!(size_of::<InverseMapParams>() == 40);
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of InverseMapParams"][::std::mem::size_of::<InverseMapParams>() - 40usize];
+    ["Alignment of InverseMapParams"][::std::mem::align_of::<InverseMapParams>() - 8usize];
+    ["Offset of field: InverseMapParams::lists"][::std::mem::offset_of!(InverseMapParams, lists) - 0usize];
+    ["Offset of field: InverseMapParams::inverse"][::std::mem::offset_of!(InverseMapParams, inverse) - 8usize];
+    ["Offset of field: InverseMapParams::query_blocks"][::std::mem::offset_of!(InverseMapParams, query_blocks) - 16usize];
+    ["Offset of field: InverseMapParams::key_blocks"][::std::mem::offset_of!(InverseMapParams, key_blocks) - 24usize];
+    ["Offset of field: InverseMapParams::kept"][::std::mem::offset_of!(InverseMapParams, kept) - 32usize];
+};
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
 unsafe impl Params for AttendParams {

@@ -1,8 +1,8 @@
-//! The parameter struct of `kernels/block_select_params.h`.
+//! The parameter structs of `kernels/block_select_params.h`.
+//!
+//! Written by `tests/device_params.rs`; do not edit.
 
-use std::mem::{offset_of, size_of};
-
-use half::bf16;
+use half::bf16 as tw_bf16;
 use turbowan_cuda::device::Params;
 
 /// `block_select.cu`: the key blocks of the largest scores.
@@ -10,9 +10,9 @@ use turbowan_cuda::device::Params;
 #[derive(Debug, Copy, Clone)]
 pub struct BlockSelectParams {
     /// `[problems, query_blocks, head_dim]`, on 16 bytes.
-    pub q: *const bf16,
+    pub q: *const tw_bf16,
     /// `[problems, key_blocks, head_dim]`, on 16 bytes.
-    pub k: *const bf16,
+    pub k: *const tw_bf16,
     /// `[problems, query_blocks, kept]`.
     pub lists: *mut u32,
     /// At least 1.
@@ -24,8 +24,18 @@ pub struct BlockSelectParams {
     /// From 1 to `key_blocks`.
     pub kept: i64,
 }
-
-const _: () = assert!(size_of::<BlockSelectParams>() == 56 && offset_of!(BlockSelectParams, kept) == 48);
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of BlockSelectParams"][::std::mem::size_of::<BlockSelectParams>() - 56usize];
+    ["Alignment of BlockSelectParams"][::std::mem::align_of::<BlockSelectParams>() - 8usize];
+    ["Offset of field: BlockSelectParams::q"][::std::mem::offset_of!(BlockSelectParams, q) - 0usize];
+    ["Offset of field: BlockSelectParams::k"][::std::mem::offset_of!(BlockSelectParams, k) - 8usize];
+    ["Offset of field: BlockSelectParams::lists"][::std::mem::offset_of!(BlockSelectParams, lists) - 16usize];
+    ["Offset of field: BlockSelectParams::query_blocks"][::std::mem::offset_of!(BlockSelectParams, query_blocks) - 24usize];
+    ["Offset of field: BlockSelectParams::key_blocks"][::std::mem::offset_of!(BlockSelectParams, key_blocks) - 32usize];
+    ["Offset of field: BlockSelectParams::head_dim"][::std::mem::offset_of!(BlockSelectParams, head_dim) - 40usize];
+    ["Offset of field: BlockSelectParams::kept"][::std::mem::offset_of!(BlockSelectParams, kept) - 48usize];
+};
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
 unsafe impl Params for BlockSelectParams {

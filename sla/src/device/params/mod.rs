@@ -1,7 +1,7 @@
-//! The parameter structs of the kernels, a file a header.
+//! The parameter structs of the kernels, as their C headers declare them: one module a header of `kernels`.
 
 mod attend;
 mod block_select;
 
-pub use attend::{AttendBackwardParams, AttendParams, InverseMapParams};
-pub use block_select::BlockSelectParams;
+pub use attend::*;
+pub use block_select::*;
