@@ -221,15 +221,15 @@ TW_DEVICE void differentiate(const AttendBackwardParams& p) {
   const auto load = [&](uint32_t stage, uint32_t tile) {
     const int64_t first = static_cast<int64_t>(tile) * TILE, left = p.query_len - first;
     const uint32_t to = stages + stage * T::STAGE_BYTES;
-    T::CopyTile::run(to, q + first * p.query_row, p.query_row, left);
-    T::CopyTile::run(to + T::TILE_BYTES, grad + first * p.query_row, p.query_row, left);
+    T::CopyTile::run(threadIdx.x, to, q + first * p.query_row, p.query_row, left);
+    T::CopyTile::run(threadIdx.x, to + T::TILE_BYTES, grad + first * p.query_row, p.query_row, left);
     copy_row_values(row_values + stage * (2 * TILE), p, problem, first, left);
   };
 
   // the keys and values, then the first tile of queries
   const int64_t start = key_start(p, problem) + first_key * p.key_row;
-  T::CopyTile::run(own, global(p.k) + start, p.key_row, p.key_len - first_key);
-  T::CopyTile::run(own + T::TILE_BYTES, global(p.v) + start, p.key_row, p.key_len - first_key);
+  T::CopyTile::run(threadIdx.x, own, global(p.k) + start, p.key_row, p.key_len - first_key);
+  T::CopyTile::run(threadIdx.x, own + T::TILE_BYTES, global(p.v) + start, p.key_row, p.key_len - first_key);
   cp_async_commit();
   QueryTiles seen = QueryTiles::of(p, problem, key_tile);
   uint32_t tile = seen.next();

@@ -58,9 +58,9 @@ template <class T>
 TW_DEVICE void load_rows(const AttendBackwardParams& p, Rows<T>& rows, uint32_t shared, int64_t problem, int64_t first_row, int lane,
                          int warp) {
   const int64_t start = query_start(p, problem) + first_row * p.query_row, left = p.query_len - first_row;
-  T::CopyRows::run(shared, global(p.q) + start, p.query_row, left);
-  T::CopyRows::run(shared + T::ROWS_BYTES, global(p.out_gradient) + start, p.query_row, left);
-  T::CopyRows::run(shared + 2 * T::ROWS_BYTES, global(p.out) + start, p.query_row, left);
+  T::CopyRows::run(threadIdx.x, shared, global(p.q) + start, p.query_row, left);
+  T::CopyRows::run(threadIdx.x, shared + T::ROWS_BYTES, global(p.out_gradient) + start, p.query_row, left);
+  T::CopyRows::run(threadIdx.x, shared + 2 * T::ROWS_BYTES, global(p.out) + start, p.query_row, left);
   cp_async_commit();
   cp_async_wait_group<0>();
   block_sync();
@@ -153,8 +153,8 @@ TW_DEVICE void differentiate(const AttendBackwardParams& p) {
   const uint32_t stages = shared_address(dynamic_shared<uint8_t>(0, T::SHARED_BYTES));
   const auto load = [&](uint32_t stage, uint32_t tile) {
     const int64_t first = static_cast<int64_t>(tile) * TILE, left = p.key_len - first;
-    T::CopyKeys::run(stage, k + first * p.key_row, p.key_row, left);
-    T::CopyKeys::run(stage + T::TILE_BYTES, v + first * p.key_row, p.key_row, left);
+    T::CopyKeys::run(threadIdx.x, stage, k + first * p.key_row, p.key_row, left);
+    T::CopyKeys::run(threadIdx.x, stage + T::TILE_BYTES, v + first * p.key_row, p.key_row, left);
   };
 
   Rows<T> rows;

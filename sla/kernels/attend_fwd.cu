@@ -26,12 +26,9 @@
 // sass: all HMMA.16816.F32.BF16 LDSM.16.M88.4 LDSM.16.MT88.4 LDGSTS.E.BYPASS.128 MUFU.EX2
 #include "kernel.cuh"
 
-#include "attend_tiles.cuh"
+#include "attend_softmax.cuh"
 
 namespace {
-
-// What the largest score is before any key: far below every score, yet finite, so that differences are.
-constexpr float LOWEST = -1e30f;
 
 // Sizes of one kernel.
 template <int D, int WARPS_, int STAGES_>
@@ -45,13 +42,11 @@ struct Tiling {
   using CopyKeys = TileCopy<TILE, D, THREADS>;
 };
 
-// What a warp keeps of its rows. Half h: rows 8 h + lane / 4.
+// What a warp keeps of its rows.
 template <class T>
 struct Rows {
   uint32_t q[T::DEPTHS][4];
-  float most[2] = {LOWEST, LOWEST};  // largest score so far, times factor
-  float sum[2] = {0.0f, 0.0f};       // of this lane's probabilities
-  float rescale[2];
+  Softmax softmax;
   float out[T::DIM / 8][4] = {};
 };
 
@@ -72,36 +67,11 @@ TW_DEVICE void multiply_keys(float (&s)[TILE / 8][4], const Rows<T>& rows, uint3
   }
 }
 
-// Scores become probabilities, as the A operands of their products with the values; the rows' largest score and sum follow.
-template <class T>
-TW_DEVICE void soften(uint32_t (&weights)[TILE / 16][4], const float (&s)[TILE / 8][4], Rows<T>& rows, float factor) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    float top = s[0][half * 2];
-#pragma unroll
-    for (int i = 1; i < TILE / 4; ++i) top = fmaxf(top, s[i / 2][half * 2 + i % 2]);
-    const float most = fmaxf(rows.most[half], row_max(top) * factor);
-    rows.rescale[half] = exp2_fast(rows.most[half] - most);
-    rows.most[half] = most;
-    float sum = 0.0f;
-#pragma unroll
-    for (int tile = 0; tile < TILE / 8; ++tile) {
-      const float low = exp2_fast(fmaf(s[tile][half * 2], factor, -most));
-      const float high = exp2_fast(fmaf(s[tile][half * 2 + 1], factor, -most));
-      sum += low;
-      sum += high;
-      weights[tile / 2][tile % 2 * 2 + half] = pack_bf16(low, high);
-    }
-    rows.sum[half] = fmaf(rows.sum[half], rows.rescale[half], sum);
-  }
-}
-
 // out = rescale out + p v
 template <class T>
 TW_DEVICE void weigh(const uint32_t (&weights)[TILE / 16][4], Rows<T>& rows, uint32_t values, int lane) {
   const DepthOperand<TILE> operand(values, lane);
-#pragma unroll
-  for (int i = 0; i < T::DIM / 2; ++i) rows.out[i / 4][i % 4] *= rows.rescale[i % 4 / 2];
+  rows.softmax.rescale_rows(rows.out);
 #pragma unroll
   for (int depth = 0; depth < TILE / 16; ++depth) {
 #pragma unroll
@@ -111,36 +81,6 @@ TW_DEVICE void weigh(const uint32_t (&weights)[TILE / 16][4], Rows<T>& rows, uin
       mma_m16n8k16_bf16(rows.out[column * 2], weights[depth], b[0], b[1]);
       mma_m16n8k16_bf16(rows.out[column * 2 + 1], weights[depth], b[2], b[3]);
     }
-  }
-}
-
-// Divides, and stores a warp's rows by way of shared memory, 16 bytes a lane side by side.
-template <class T>
-TW_DEVICE void store_rows(const AttendParams& p, const Rows<T>& rows, Shared<uint8_t> area, int64_t problem, int64_t first_row,
-                          int lane) {
-  const Global<float> lse = global(p.lse) + problem * p.query_len;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const float sum = row_sum(rows.sum[half]);
-    const int row = half * 8 + lane / 4;
-    if (p.lse != nullptr && lane % 4 == 0 && first_row + row < p.query_len) lse[first_row + row] = rows.most[half] + log2_fast(sum);
-    const float share = sum == 0.0f ? 0.0f : divide(1.0f, sum);
-#pragma unroll
-    for (int tile = 0; tile < T::DIM / 8; ++tile) {
-      const int column = tile * 8 + lane % 4 * 2;
-      const uint32_t pair = pack_bf16(rows.out[tile][half * 2] * share, rows.out[tile][half * 2 + 1] * share);
-      store_vector(area + (column / 64 * (16 * PART_BYTES) + TileRows::byte(row, column % 64 * 2)), pair);
-    }
-  }
-  warp_sync();
-  constexpr int CHUNKS = T::DIM * 2 / CHUNK_BYTES;
-  const int chunk = lane % CHUNKS;
-  const Global<tw_bf16> out = global(p.out) + (query_start(p, problem) + chunk * 8);
-#pragma unroll 4
-  for (int row = lane / CHUNKS; row < 16; row += WARP / CHUNKS) {
-    if (first_row + row >= p.query_len) break;
-    const uint4 values = load_vector<uint4>(area + (chunk / 8 * (16 * PART_BYTES) + TileRows::chunk(row, chunk % 8)));
-    store_vector(out + (first_row + row) * p.query_row, values);
   }
 }
 
@@ -160,12 +100,12 @@ TW_DEVICE void attend(const AttendParams& p) {
   const uint32_t stages = shared_address(shared), last_stage = stages + (T::STAGES - 1) * T::STAGE_BYTES;
   const auto load = [&](uint32_t stage, uint32_t tile) {
     const int64_t first = static_cast<int64_t>(tile) * TILE, left = p.key_len - first;
-    T::CopyKeys::run(stage, k + first * p.key_row, p.key_row, left);
-    T::CopyKeys::run(stage + T::TILE_BYTES, v + first * p.key_row, p.key_row, left);
+    T::CopyKeys::run(threadIdx.x, stage, k + first * p.key_row, p.key_row, left);
+    T::CopyKeys::run(threadIdx.x, stage + T::TILE_BYTES, v + first * p.key_row, p.key_row, left);
   };
 
   // the queries, then the first tiles
-  T::CopyQueries::run(last_stage, global(p.q) + (query_start(p, problem) + first_row * p.query_row), p.query_row, p.query_len - first_row);
+  T::CopyQueries::run(threadIdx.x, last_stage, global(p.q) + (query_start(p, problem) + first_row * p.query_row), p.query_row, p.query_len - first_row);
   cp_async_commit();
 #pragma unroll
   for (int n = 0; n < T::STAGES - 1; ++n) {
@@ -199,15 +139,16 @@ TW_DEVICE void attend(const AttendParams& p) {
     if (first_key + TILE > p.key_len || (p.causal != 0 && first_key + TILE - 1 > warp_row)) {
       mask_scores(s, p, first_key, warp_row, lane);
     }
+    rows.softmax.soften(s, p.factor);
     uint32_t weights[TILE / 16][4];
-    soften<T>(weights, s, rows, p.factor);
+    pack_weights(weights, s);
     weigh<T>(weights, rows, keys + T::TILE_BYTES, lane);
     stage = stage == T::STAGES - 1 ? 0 : stage + 1;
   }
 
   cp_async_wait_group<0>();
   block_sync();  // the stages are free
-  store_rows<T>(p, rows, shared + warp * (16 * T::DIM * 2), problem, warp_row, lane);
+  store_rows<16>(p, rows.softmax, rows.out, shared + warp * (16 * T::DIM * 2), problem, warp_row, lane);
 }
 
 }  // namespace

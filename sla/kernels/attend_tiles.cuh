@@ -54,21 +54,24 @@ struct DepthOperand {
   }
 };
 
-// Copies rows of D values into a tile of ROWS of them; rows from `rows` on become zeros. A thread copies the same chunk of
-// every PASS_ROWS-th row.
-template <int ROWS, int D, int THREADS>
+// Copies COUNT rows of D values into a tile of ROWS; from the source row `rows` on they become zeros.
+// Of THREADS threads each copies the same chunk of every part and of every PASS_ROWS-th row.
+template <int ROWS, int D, int THREADS, int COUNT = ROWS>
 struct TileCopy {
-  static constexpr int CHUNKS = D * 2 / CHUNK_BYTES, PASS_ROWS = THREADS / CHUNKS;
-  static_assert(D % 64 == 0 && ROWS % PASS_ROWS == 0 && PASS_ROWS % 8 == 0, "whole passes, the same swizzle in each");
+  static constexpr int PASS_ROWS = THREADS / PART_CHUNKS;
+  static_assert(D % 64 == 0 && COUNT % PASS_ROWS == 0 && PASS_ROWS % 8 == 0, "whole passes, the same swizzle in each");
 
-  static __device__ __forceinline__ void run(uint32_t tile, Global<const tw_bf16> from, int64_t stride, int64_t rows) {
-    const int row = static_cast<int>(threadIdx.x) / CHUNKS, chunk = static_cast<int>(threadIdx.x) % CHUNKS;
-    const uint32_t place = tile + chunk / PART_CHUNKS * (ROWS * PART_BYTES) + TileRows::chunk(row, chunk % PART_CHUNKS);
-    const int left = static_cast<int>(min(rows, int64_t{ROWS})) - row;
+  static __device__ __forceinline__ void run(int thread, uint32_t tile, Global<const tw_bf16> from, int64_t stride, int64_t rows) {
+    const int row = thread / PART_CHUNKS, chunk = thread % PART_CHUNKS;
+    const uint32_t place = tile + TileRows::chunk(row, chunk);
+    const int left = static_cast<int>(min(rows, int64_t{COUNT})) - row;
     Global<const tw_bf16> source = from + (row * stride + chunk * (CHUNK_BYTES / 2));
 #pragma unroll
-    for (int pass = 0; pass < ROWS; pass += PASS_ROWS) {
-      cp_async_zero_fill<16>(place + pass * PART_BYTES, source, pass < left ? 16 : 0);
+    for (int pass = 0; pass < COUNT; pass += PASS_ROWS) {
+#pragma unroll
+      for (int part = 0; part < D / 64; ++part) {
+        cp_async_zero_fill<16>(place + (part * ROWS + pass) * PART_BYTES, source + part * 64, pass < left ? 16 : 0);
+      }
       source = source + PASS_ROWS * stride;
     }
   }

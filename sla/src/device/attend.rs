@@ -1,4 +1,5 @@
-//! Exact attention forward on a device: `kernels/attend_fwd.cu`.
+//! Exact attention forward on a device: `kernels/attend_fwd.cu`, and on compute capability 9.0, for 128 queries a block,
+//! `kernels/attend_fwd_wgmma.cu`.
 //!
 //! Self-attention, dense or over a block map, and cross-attention over any number of text tokens are one kernel.
 
@@ -12,8 +13,8 @@ use crate::{Error, kernels};
 
 /// Which kernel each chip takes; `doctor` shows them.
 pub const KERNELS: [OpKernel; 2] = [
-    OpKernel { op: "exact attention, head dim 128", choose: |_| Variant { head_dim: 128, rows: 128 }.kernel() },
-    OpKernel { op: "exact attention, head dim 64", choose: |_| Variant { head_dim: 64, rows: 128 }.kernel() },
+    OpKernel { op: "exact attention, head dim 128", choose: |capability| Variant::of(capability, 128, 128).kernel() },
+    OpKernel { op: "exact attention, head dim 64", choose: |capability| Variant::of(capability, 64, 128).kernel() },
 ];
 
 /// One kernel.
@@ -22,35 +23,47 @@ struct Variant {
     head_dim: usize,
     /// Queries of a thread block.
     rows: usize,
+    /// Whether it is on wgmma; else it is on mma.sync.
+    is_wide: bool,
 }
 
 impl Variant {
-    const ALL: [Self; 4] = [
-        Self { head_dim: 128, rows: 128 },
-        Self { head_dim: 128, rows: 64 },
-        Self { head_dim: 64, rows: 128 },
-        Self { head_dim: 64, rows: 64 },
-    ];
+    fn of(capability: (u32, u32), head_dim: usize, rows: usize) -> Self {
+        Self { head_dim, rows, is_wide: capability == (9, 0) && rows == 128 }
+    }
+
+    /// All kernels of a chip.
+    fn all(capability: (u32, u32)) -> [Self; 4] {
+        [(128, 128), (128, 64), (64, 128), (64, 64)].map(|(head_dim, rows)| Self::of(capability, head_dim, rows))
+    }
 
     fn kernel(self) -> (&'static KernelFile, &'static str) {
-        let name = match (self.head_dim, self.rows) {
-            (64, 64) => "attend_fwd_d64_rows64",
-            (64, _) => "attend_fwd_d64",
-            (_, 64) => "attend_fwd_d128_rows64",
+        let name = match (self.is_wide, self.head_dim, self.rows) {
+            (true, 64, _) => "attend_fwd_wgmma_d64",
+            (true, ..) => "attend_fwd_wgmma_d128",
+            (_, 64, 64) => "attend_fwd_d64_rows64",
+            (_, 64, _) => "attend_fwd_d64",
+            (_, _, 64) => "attend_fwd_d128_rows64",
             _ => "attend_fwd_d128",
         };
-        (&kernels::ATTEND_FWD, name)
+        (if self.is_wide { &kernels::ATTEND_FWD_WGMMA } else { &kernels::ATTEND_FWD }, name)
     }
 
-    /// The stages of a tile of keys and one of values; the queries pass through the last.
+    /// On mma.sync the stages of a tile of keys and one of values; the queries pass through the last. On wgmma barriers, the
+    /// queries, and three stages of two tiles of each.
     fn shared_bytes(self) -> u32 {
-        let stages = if self.rows == 64 { 2 } else { 3 };
-        (stages * 2 * TILE * self.head_dim * size_of::<bf16>()) as u32
+        let tile = TILE * self.head_dim * size_of::<bf16>();
+        let bytes = match (self.is_wide, self.rows) {
+            (true, _) => 1024 + 2 * tile + 3 * 4 * tile,
+            (_, 64) => 2 * 2 * tile,
+            _ => 3 * 2 * tile,
+        };
+        bytes as u32
     }
 
-    /// Warps of 16 rows.
+    /// On mma.sync warps of 16 rows, on wgmma three warpgroups.
     fn threads(self) -> u32 {
-        (self.rows * 2) as u32
+        if self.is_wide { 384 } else { (self.rows * 2) as u32 }
     }
 
     /// Block `problem * tiles + tile` has one tile of one problem.
@@ -63,6 +76,7 @@ impl Variant {
 /// The exact attention kernels of a device.
 #[derive(Debug)]
 pub struct ExactAttention {
+    capability: (u32, u32),
     kernels: Vec<(Variant, Kernel<AttendParams>)>,
 }
 
@@ -76,7 +90,8 @@ impl ExactAttention {
             let (file, name) = variant.kernel();
             Ok((variant, Kernel::load(device, file, name)?))
         };
-        Ok(Self { kernels: Variant::ALL.into_iter().map(load).collect::<Result<_, Error>>()? })
+        let capability = device.chip().capability;
+        Ok(Self { capability, kernels: Variant::all(capability).into_iter().map(load).collect::<Result<_, Error>>()? })
     }
 
     /// Queues softmax attention in bf16: probabilities are rounded to bf16, sums are `f32`. `out` is in the shape's layout;
@@ -111,7 +126,8 @@ impl ExactAttention {
             expect("logarithms of the denominators", lse.len(), shape.problems() * shape.query_len)?;
         }
         let blocks = operands.map.map(|map| map.blocks(shape)).transpose()?.unwrap_or(Blocks::default());
-        let variant = Variant { head_dim: shape.head_dim, rows: tile_rows(shape.query_len, operands.map.map(|map| map.block_q)) };
+        let rows = tile_rows(shape.query_len, operands.map.map(|map| map.block_q));
+        let variant = Variant::of(self.capability, shape.head_dim, rows);
         let Some((_, kernel)) = self.kernels.iter().find(|(loaded, _)| *loaded == variant) else {
             unreachable!("every head dim and every number of rows was loaded");
         };
@@ -159,15 +175,19 @@ mod tests {
 
     #[test]
     fn shared_memory_is_what_the_kernels_ask_for_and_fits_every_chip() {
-        assert_eq!(Variant::ALL.map(Variant::shared_bytes), [96 << 10, 64 << 10, 48 << 10, 32 << 10]);
-        assert!(Variant::ALL.into_iter().all(|variant| variant.shared_bytes() <= Limits::of((8, 9)).shared_bytes));
+        let bytes = |capability| Variant::all(capability).map(Variant::shared_bytes);
+        assert_eq!(bytes((8, 9)), [96 << 10, 64 << 10, 48 << 10, 32 << 10]);
+        assert_eq!(bytes((9, 0)), [225 << 10, 64 << 10, 113 << 10, 32 << 10]);
+        for capability in [(8, 0), (8, 9), (9, 0), (12, 0)] {
+            assert!(bytes(capability).iter().all(|bytes| *bytes <= Limits::of(capability).shared_bytes));
+        }
     }
 
     #[test]
     fn every_row_of_every_head_has_a_block() {
-        let blocks = |rows, problems, len| Variant { head_dim: 128, rows }.launch(problems, len).unwrap().blocks();
+        let blocks = |rows, problems, len| Variant::of((9, 0), 128, rows).launch(problems, len).unwrap().blocks();
         assert_eq!((blocks(128, 1, 1), blocks(128, 12, 129), blocks(64, 12, 129)), (1, 24, 36));
         assert_eq!(blocks(128, 40, 75_600), 40 * 591);
-        assert!(Variant { head_dim: 64, rows: 64 }.launch(1 << 40, 64).is_err());
+        assert!(Variant::of((8, 0), 64, 64).launch(1 << 40, 64).is_err());
     }
 }

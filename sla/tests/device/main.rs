@@ -28,6 +28,11 @@ fn devices() -> Vec<Device> {
     devices
 }
 
+/// The emulator in the place of a chip of 9.0, in all its ways.
+fn hopper() -> Vec<Device> {
+    EmulatorOptions::all().into_iter().filter_map(|options| Device::emulated(options.for_capability((9, 0))).ok()).collect()
+}
+
 /// A build without nvcc has nothing for a GPU.
 fn has_code() -> bool {
     kernels::ALL.iter().all(|file| file.compiled.is_some())
