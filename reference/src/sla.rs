@@ -104,7 +104,7 @@ pub fn backward(
     feature: FeatureMap,
     projection: Projection<'_>,
 ) -> Gradients {
-    let sparse = sparse_backward(q, k, v, out_gradient, head, lists, head.scale());
+    let sparse = sparse_backward(q, k, v, out_gradient, head, Some(lists), head.scale(), false);
     let linear = linear_backward(q, k, v, out_gradient, head, feature, projection);
     let sum = |a: Vec<f64>, b: Vec<f64>| a.into_iter().zip(b).map(|(a, b)| a + b).collect();
     Gradients {

@@ -40,7 +40,16 @@ const PARTS: [Part; 2] = [
             &ops::pixel_attention::KERNELS,
         ],
     },
-    Part { name: "sla", files: turbowan_sla::kernels::ALL, ops: &[&turbowan_sla::device::KERNELS] },
+    Part {
+        name: "sla",
+        files: turbowan_sla::kernels::ALL,
+        ops: &[
+            &turbowan_sla::device::KERNELS,
+            &turbowan_sla::device::attend::KERNELS,
+            &turbowan_sla::device::inverse_map::KERNELS,
+            &turbowan_sla::device::attend_backward::KERNELS,
+        ],
+    },
 ];
 
 /// Runs the command.

@@ -1,38 +1,13 @@
 //! The choice of key blocks: on every device the lists of the host twin.
 
-#![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
-
 use half::bf16;
 use turbowan_cuda::device::{Device, EmulatorOptions};
 use turbowan_cuda::{AttnShape, BlockMap, Error, Rounding};
 use turbowan_reference::inputs::{Kind, Seeded, rows as input};
 use turbowan_sla::device::{BlockSelect, Pooled};
-use turbowan_sla::{Density, block_map, kernels, pooled_scores};
+use turbowan_sla::{Density, block_map, pooled_scores};
 
-fn devices_in_all_ways() -> Vec<Device> {
-    let emulated = EmulatorOptions::all().into_iter().map(Device::emulated);
-    emulated
-        .chain(has_code().then(|| Device::open(0)))
-        .filter_map(|device| device.inspect_err(|why| println!("skipped: {why}")).ok())
-        .collect()
-}
-
-/// The emulator in the first of its ways, and GPU 0 where there is one.
-fn devices() -> Vec<Device> {
-    let mut devices = devices_in_all_ways();
-    let mut is_first = true;
-    devices.retain(|device| !device.is_emulated() || std::mem::take(&mut is_first));
-    devices
-}
-
-/// A build without nvcc has nothing for a GPU.
-fn has_code() -> bool {
-    kernels::ALL.iter().all(|file| file.compiled.is_some())
-}
-
-fn bf16s(values: &[f32]) -> Vec<bf16> {
-    values.iter().map(|value| bf16::from_f32(*value)).collect()
-}
+use crate::{bf16s, devices, devices_in_all_ways};
 
 /// Pooled rows of each head, `[problems, blocks, head_dim]`, by the steps that the official code takes in bf16.
 fn pooled(x: &[f32], problems: usize, block: usize, head_dim: usize, is_smoothed: bool) -> Vec<f32> {
