@@ -1,5 +1,7 @@
 //! The block map on a device: `kernels/block_select.cu`.
 
+pub mod linear;
+pub mod linear_backward;
 mod params;
 
 use half::bf16;

@@ -1,5 +1,7 @@
 //! The parameter struct of `kernels/block_select_params.h`.
 
+pub(super) mod linear;
+
 use std::mem::{offset_of, size_of};
 
 use half::bf16;
