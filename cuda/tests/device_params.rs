@@ -7,7 +7,12 @@ mod bindings;
 
 use bindings::{Bindings, demand_bindings};
 
-const TABLE: [Bindings; 1] = [Bindings { header: "params.h", rust: "src/device/params/dense.rs" }];
+const TABLE: [Bindings; 4] = [
+    Bindings { header: "params.h", rust: "src/device/params/dense.rs" },
+    Bindings { header: "bias_attention_params.h", rust: "src/device/params/bias_attention.rs" },
+    Bindings { header: "elementwise_params.h", rust: "src/device/params/elementwise.rs" },
+    Bindings { header: "gather_params.h", rust: "src/device/params/gather.rs" },
+];
 
 #[test]
 fn the_parameter_structs_are_what_bindgen_reads_in_the_headers() {
