@@ -40,4 +40,15 @@ typedef struct ResidualGateParams {
 } ResidualGateParams;
 TW_LAYOUT(ResidualGateParams, 48, rows_per_gate, 40);
 
+/** `sinusoid.cu`: cosines and sines of times. */
+typedef struct SinusoidParams {
+  const float* times;        /**< `[count]`. */
+  const double* frequencies; /**< `[half]`, radians of a unit of time. */
+  float* out;                /**< `[count, 2 * half]`; may be null. */
+  tw_bf16* out_bf16;         /**< The same rounded to bf16; may be null. */
+  int64_t count;             /**< At least 1. */
+  int64_t half;              /**< At least 1. */
+} SinusoidParams;
+TW_LAYOUT(SinusoidParams, 48, half, 40);
+
 #endif

@@ -216,8 +216,8 @@ TW_DEVICE void gather_state(const LinearStateParams& p) {
 #pragma unroll
     for (int j = 0; j < T::COLUMN_TILES; ++j) {
       const int row = down + i * 16 + Fragment::c_row(lane, 0), column = across + j * 8 + Fragment::c_column(lane, 0);
-      store_vector(partial + (row * D + column), make_float2(sums[i][j][0], sums[i][j][1]));
-      store_vector(partial + ((row + 8) * D + column), make_float2(sums[i][j][2], sums[i][j][3]));
+      store_pair(partial + (row * D + column), sums[i][j][0], sums[i][j][1]);
+      store_pair(partial + ((row + 8) * D + column), sums[i][j][2], sums[i][j][3]);
     }
   }
   cp_async_wait_group<0>();

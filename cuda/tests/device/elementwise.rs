@@ -3,8 +3,8 @@
 use half::bf16;
 use turbowan_cuda::Error;
 use turbowan_cuda::device::Device;
-use turbowan_cuda::ops::elementwise::device::{CombineStep, Gated, GeluGate, ResidualGate};
-use turbowan_cuda::ops::elementwise::{Combine, gelu_gate, residual_gate};
+use turbowan_cuda::ops::elementwise::device::{CombineStep, Embedded, Gated, GeluGate, ResidualGate, Sinusoids};
+use turbowan_cuda::ops::elementwise::{Combine, gelu_gate, residual_gate, sinusoids, time_frequencies};
 use turbowan_cuda::ops::norm::RmsRule;
 use turbowan_cuda::ops::norm::{RmsNorm, rms_norm};
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope};
@@ -125,6 +125,36 @@ fn a_gated_sum_has_the_bits_of_the_twin() {
                 kernel.run(&stream, out.view_mut(), y_there.view(), is_gated.then(|| (gate_there.view(), rows_per_gate)), width).unwrap();
                 assert_eq!(f32s(&out.to_vec().unwrap()), want, "{device:?} {rows} x {width} gated {is_gated}");
             }
+        }
+    }
+}
+
+/// Times of the network, which are up to 1000, and angles up to 2^20.
+#[test]
+fn embedded_times_have_the_bits_of_the_twin_and_the_values_of_the_functions() {
+    for device in devices_in_all_ways() {
+        for (half, most) in [(1, 1000.0), (128, 1000.0), (50, 1e6)] {
+            let times: Vec<f32> = normal(9, 1).iter().enumerate().map(|(at, x)| if at == 0 { 0.0 } else { x * most / 4.0 }).collect();
+            let frequencies = time_frequencies(half);
+            let want = sinusoids(&times, &frequencies);
+            let stream = device.stream().unwrap();
+            let (there, frequencies_there) = (stream.upload(&times).unwrap(), stream.upload(&frequencies).unwrap());
+            let (mut out, mut short) = (stream.allocate::<f32>(want.len()).unwrap(), stream.allocate::<bf16>(want.len()).unwrap());
+            let kernel = Sinusoids::load(&device).unwrap();
+            kernel.run(&stream, there.view(), frequencies_there.view(), Embedded::F32(out.view_mut())).unwrap();
+            kernel.run(&stream, there.view(), frequencies_there.view(), Embedded::Bf16(short.view_mut())).unwrap();
+            assert_eq!(out.to_vec().unwrap(), want, "{device:?} {half}");
+            assert_eq!(short.to_vec().unwrap(), bf16s(&want), "{device:?} {half}");
+            for (row, t) in want.chunks(2 * half).zip(&times) {
+                for (at, w) in frequencies.iter().enumerate() {
+                    let angle = f64::from(*t) * w;
+                    // half a unit of f32, and 2^-50 of the way
+                    let is_near = |got: f32, want: f64| (f64::from(got) - want).abs() <= want.abs() * 6e-8 + 1e-15 + angle.abs() * 2e-16;
+                    assert!(is_near(row[at], angle.cos()) && is_near(row[half + at], angle.sin()), "{t} {w}");
+                }
+            }
+            let refused = kernel.run(&stream, there.view(), frequencies_there.view().slice(0..0).unwrap(), Embedded::F32(out.view_mut()));
+            assert!(matches!(refused, Err(Error::Size { what: "frequencies of a time", .. })));
         }
     }
 }

@@ -35,9 +35,16 @@ const PARTS: [Part; 2] = [
             &ops::gemm::device::KERNELS,
             &ops::norm::device::KERNELS,
             &ops::rope::device::KERNELS,
+            &ops::elementwise::device::KERNELS,
+            &ops::gather::device::KERNELS,
+            &ops::bias_attention::device::KERNELS,
         ],
     },
-    Part { name: "sla", files: turbowan_sla::kernels::ALL, ops: &[&turbowan_sla::device::KERNELS] },
+    Part {
+        name: "sla",
+        files: turbowan_sla::kernels::ALL,
+        ops: &[&turbowan_sla::device::KERNELS, &turbowan_sla::device::linear::KERNELS, &turbowan_sla::device::linear_backward::KERNELS],
+    },
 ];
 
 /// Runs the command.

@@ -99,6 +99,34 @@ const _: () = {
     ["Offset of field: ResidualGateParams::width"][::std::mem::offset_of!(ResidualGateParams, width) - 32usize];
     ["Offset of field: ResidualGateParams::rows_per_gate"][::std::mem::offset_of!(ResidualGateParams, rows_per_gate) - 40usize];
 };
+/// `sinusoid.cu`: cosines and sines of times.
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct SinusoidParams {
+    /// `[count]`.
+    pub times: *const f32,
+    /// `[half]`, radians of a unit of time.
+    pub frequencies: *const f64,
+    /// `[count, 2 * half]`; may be null.
+    pub out: *mut f32,
+    /// The same rounded to bf16; may be null.
+    pub out_bf16: *mut tw_bf16,
+    /// At least 1.
+    pub count: i64,
+    /// At least 1.
+    pub half: i64,
+}
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
+const _: () = {
+    ["Size of SinusoidParams"][::std::mem::size_of::<SinusoidParams>() - 48usize];
+    ["Alignment of SinusoidParams"][::std::mem::align_of::<SinusoidParams>() - 8usize];
+    ["Offset of field: SinusoidParams::times"][::std::mem::offset_of!(SinusoidParams, times) - 0usize];
+    ["Offset of field: SinusoidParams::frequencies"][::std::mem::offset_of!(SinusoidParams, frequencies) - 8usize];
+    ["Offset of field: SinusoidParams::out"][::std::mem::offset_of!(SinusoidParams, out) - 16usize];
+    ["Offset of field: SinusoidParams::out_bf16"][::std::mem::offset_of!(SinusoidParams, out_bf16) - 24usize];
+    ["Offset of field: SinusoidParams::count"][::std::mem::offset_of!(SinusoidParams, count) - 32usize];
+    ["Offset of field: SinusoidParams::half"][::std::mem::offset_of!(SinusoidParams, half) - 40usize];
+};
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
 unsafe impl Params for CombineParams {
@@ -124,5 +152,15 @@ unsafe impl Params for ResidualGateParams {
         visit("x", self.x as u64);
         visit("y", self.y as u64);
         visit("gate", self.gate as u64);
+    }
+}
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for SinusoidParams {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("times", self.times as u64);
+        visit("frequencies", self.frequencies as u64);
+        visit("out", self.out as u64);
+        visit("out_bf16", self.out_bf16 as u64);
     }
 }

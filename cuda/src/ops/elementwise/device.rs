@@ -1,18 +1,20 @@
-//! Operations of single values on a device: `kernels/combine.cu`, `kernels/gelu_gate.cu`, `kernels/residual_gate.cu`.
+//! Operations of single values on a device: `kernels/combine.cu`, `kernels/gelu_gate.cu`, `kernels/residual_gate.cu`,
+//! `kernels/sinusoid.cu`.
 
 use half::bf16;
 
 use super::Combine;
-use crate::device::params::{CombineParams, GeluGateParams, ResidualGateParams};
+use crate::device::params::{CombineParams, GeluGateParams, ResidualGateParams, SinusoidParams};
 use crate::device::{Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
 use crate::ops::norm::device::expect;
 use crate::{Error, kernels};
 
 /// Which kernels they are; every chip takes the same.
-pub const KERNELS: [OpKernel; 3] = [
+pub const KERNELS: [OpKernel; 4] = [
     OpKernel { op: "sampler step in f64", choose: |_| (&kernels::COMBINE, "combine") },
     OpKernel { op: "up * gelu(gate)", choose: |_| (&kernels::GELU_GATE, "gelu_gate") },
     OpKernel { op: "gated sum", choose: |_| (&kernels::RESIDUAL_GATE, "residual_gate") },
+    OpKernel { op: "embedding of times", choose: |_| (&kernels::SINUSOID, "sinusoid") },
 ];
 
 const THREADS: u32 = 256;
@@ -189,6 +191,75 @@ impl ResidualGate {
         };
         operands.push(x.writes("x").aligned(16));
         self.kernel.launch(stream, chunk_launch(rows, width)?, &params, &operands)
+    }
+}
+
+/// The embedding of times on a device.
+#[derive(Debug)]
+pub struct Sinusoids {
+    kernel: Kernel<SinusoidParams>,
+}
+
+/// Where the embedding goes, `[times, 2 * frequencies]`.
+#[derive(Debug)]
+pub enum Embedded<'a> {
+    /// As it is.
+    F32(ViewMut<'a, f32>),
+    /// Rounded once more.
+    Bf16(ViewMut<'a, bf16>),
+}
+
+impl Sinusoids {
+    /// Threads of a block.
+    const THREADS: u32 = 128;
+
+    /// Loads it.
+    ///
+    /// # Errors
+    /// As [`Kernel::load`].
+    pub fn load(device: &Device) -> Result<Self, Error> {
+        Ok(Self { kernel: Kernel::load(device, &kernels::SINUSOID, "sinusoid")? })
+    }
+
+    /// Queues `[cos(t w), sin(t w)]` of each time, the bits of [`super::sinusoids`]; the frequencies are those of
+    /// [`super::time_frequencies`], uploaded once. No times are no work.
+    ///
+    /// # Errors
+    /// [`Error::Size`] when there are no frequencies, [`Error::Length`] when the result does not fit, and as
+    /// [`Kernel::launch`].
+    pub fn run(&self, stream: &Stream, times: View<'_, f32>, frequencies: View<'_, f64>, out: Embedded<'_>) -> Result<(), Error> {
+        let (count, half) = (times.len(), frequencies.len());
+        if half == 0 {
+            return Err(Error::Size { what: "frequencies of a time", must: "at least 1", found: 0 });
+        }
+        let found = match &out {
+            Embedded::F32(out) => out.len(),
+            Embedded::Bf16(out) => out.len(),
+        };
+        expect("embedded times", found, count.saturating_mul(2 * half))?;
+        if count == 0 {
+            return Ok(());
+        }
+        let launch = Launch::linear(count.saturating_mul(half).div_ceil(Self::THREADS as usize), Self::THREADS)?;
+        let mut params = SinusoidParams {
+            times: times.address(),
+            frequencies: frequencies.address(),
+            out: std::ptr::null_mut(),
+            out_bf16: std::ptr::null_mut(),
+            count: count as i64,
+            half: half as i64,
+        };
+        let reads = [times.reads("times").aligned(4), frequencies.reads("frequencies").aligned(8)];
+        match out {
+            Embedded::F32(mut out) => {
+                params.out = out.address();
+                self.kernel.launch(stream, launch, &params, &[reads[0], reads[1], out.writes("out").aligned(4)])
+            }
+            Embedded::Bf16(mut out) => {
+                params.out_bf16 = out.address();
+                self.kernel.launch(stream, launch, &params, &[reads[0], reads[1], out.writes("out").aligned(2)])
+            }
+        }
     }
 }
 

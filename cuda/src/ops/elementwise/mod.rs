@@ -82,3 +82,54 @@ pub fn residual_gate(x: &mut [f32], y: &[f32], gate: Option<(&[f32], usize)>, wi
     }
     Ok(())
 }
+
+/// Frequencies of the customary embedding of times, `10000^(-i / half)` for `i` below `half`.
+pub fn time_frequencies(half: usize) -> Vec<f64> {
+    (0..half).map(|i| 10_000f64.powf(-(i as f64) / half as f64)).collect()
+}
+
+/// `[cos(t w), sin(t w)]` of each time, `[times, 2 * half]`: worked out in f64, rounded to f32. For angles below 2^20.
+pub fn sinusoids(times: &[f32], frequencies: &[f64]) -> Vec<f32> {
+    let row = |t: &f32| {
+        let t = f64::from(*t);
+        let cosines = frequencies.iter().map(move |w| cos_sin(t * w).0 as f32);
+        cosines.chain(frequencies.iter().map(move |w| cos_sin(t * w).1 as f32))
+    };
+    times.iter().flat_map(row).collect()
+}
+
+/// Cosine and sine by the multiplications and additions of `kernels/sinusoid.cu`.
+fn cos_sin(angle: f64) -> (f64, f64) {
+    /// 1.5 * 2^52: adding it leaves the nearest integer.
+    const NEAREST: f64 = 6_755_399_441_055_744.0;
+    /// The first 33 bits of pi / 2, and the rest.
+    const QUARTER: f64 = 1.570_796_326_734_125_6;
+    const QUARTER_REST: f64 = 6.077_100_506_506_192e-11;
+    const SINE: [f64; 6] = [
+        1.589_690_995_211_55e-10,
+        -2.505_076_025_340_686_3e-8,
+        2.755_731_370_707_006_8e-6,
+        -0.000_198_412_698_298_579_5,
+        0.008_333_333_333_322_49,
+        -0.166_666_666_666_666_32,
+    ];
+    const COSINE: [f64; 6] = [
+        -1.135_964_755_778_819_5e-11,
+        2.087_572_321_298_175e-9,
+        -2.755_731_435_139_066_3e-7,
+        2.480_158_728_947_673e-5,
+        -0.001_388_888_888_887_411,
+        0.041_666_666_666_666_6,
+    ];
+    let turns = (angle * std::f64::consts::FRAC_2_PI + NEAREST) - NEAREST;
+    let r = (angle - turns * QUARTER) - turns * QUARTER_REST;
+    let z = r * r;
+    let sum = |factors: [f64; 6]| factors[1..].iter().fold(factors[0], |sum, factor| factor + z * sum);
+    let (sine, cosine) = (r + r * z * sum(SINE), 1.0 - 0.5 * z + z * z * sum(COSINE));
+    match turns as i64 & 3 {
+        0 => (cosine, sine),
+        1 => (-sine, cosine),
+        2 => (-cosine, -sine),
+        _ => (sine, -cosine),
+    }
+}

@@ -1,7 +1,8 @@
-//! Written from `kernels/linear_params.h`.
+//! The parameter structs of `kernels/linear_params.h`.
+//!
+//! Written by `tests/device_params.rs`; do not edit.
 
 use half::bf16 as tw_bf16;
-
 use turbowan_cuda::device::Params;
 
 /// `linear_state.cu`: sums over chunks of rows of a head.
@@ -37,22 +38,25 @@ pub struct LinearStateParams {
     /// 0.
     pub unused: i32,
 }
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    assert!(size_of::<LinearStateParams>() == 104);
-    assert!(std::mem::offset_of!(LinearStateParams, unused) == 100);
+    ["Size of LinearStateParams"][::std::mem::size_of::<LinearStateParams>() - 104usize];
+    ["Alignment of LinearStateParams"][::std::mem::align_of::<LinearStateParams>() - 8usize];
+    ["Offset of field: LinearStateParams::x"][::std::mem::offset_of!(LinearStateParams, x) - 0usize];
+    ["Offset of field: LinearStateParams::y"][::std::mem::offset_of!(LinearStateParams, y) - 8usize];
+    ["Offset of field: LinearStateParams::scales"][::std::mem::offset_of!(LinearStateParams, scales) - 16usize];
+    ["Offset of field: LinearStateParams::weights"][::std::mem::offset_of!(LinearStateParams, weights) - 24usize];
+    ["Offset of field: LinearStateParams::partial"][::std::mem::offset_of!(LinearStateParams, partial) - 32usize];
+    ["Offset of field: LinearStateParams::len"][::std::mem::offset_of!(LinearStateParams, len) - 40usize];
+    ["Offset of field: LinearStateParams::heads"][::std::mem::offset_of!(LinearStateParams, heads) - 48usize];
+    ["Offset of field: LinearStateParams::sample_stride"][::std::mem::offset_of!(LinearStateParams, sample_stride) - 56usize];
+    ["Offset of field: LinearStateParams::head_stride"][::std::mem::offset_of!(LinearStateParams, head_stride) - 64usize];
+    ["Offset of field: LinearStateParams::row_stride"][::std::mem::offset_of!(LinearStateParams, row_stride) - 72usize];
+    ["Offset of field: LinearStateParams::chunk_rows"][::std::mem::offset_of!(LinearStateParams, chunk_rows) - 80usize];
+    ["Offset of field: LinearStateParams::chunks"][::std::mem::offset_of!(LinearStateParams, chunks) - 88usize];
+    ["Offset of field: LinearStateParams::features"][::std::mem::offset_of!(LinearStateParams, features) - 96usize];
+    ["Offset of field: LinearStateParams::unused"][::std::mem::offset_of!(LinearStateParams, unused) - 100usize];
 };
-
-// SAFETY: a C struct as the header declares it, with all its pointers.
-unsafe impl Params for LinearStateParams {
-    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        visit("x", self.x as u64);
-        visit("y", self.y as u64);
-        visit("scales", self.scales as u64);
-        visit("weights", self.weights as u64);
-        visit("partial", self.partial as u64);
-    }
-}
-
 /// `linear_state.cu`: the chunks of each head added in order.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -68,19 +72,16 @@ pub struct LinearReduceParams {
     /// A multiple of 4.
     pub values: i64,
 }
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    assert!(size_of::<LinearReduceParams>() == 40);
-    assert!(std::mem::offset_of!(LinearReduceParams, values) == 32);
+    ["Size of LinearReduceParams"][::std::mem::size_of::<LinearReduceParams>() - 40usize];
+    ["Alignment of LinearReduceParams"][::std::mem::align_of::<LinearReduceParams>() - 8usize];
+    ["Offset of field: LinearReduceParams::partial"][::std::mem::offset_of!(LinearReduceParams, partial) - 0usize];
+    ["Offset of field: LinearReduceParams::state"][::std::mem::offset_of!(LinearReduceParams, state) - 8usize];
+    ["Offset of field: LinearReduceParams::problems"][::std::mem::offset_of!(LinearReduceParams, problems) - 16usize];
+    ["Offset of field: LinearReduceParams::chunks"][::std::mem::offset_of!(LinearReduceParams, chunks) - 24usize];
+    ["Offset of field: LinearReduceParams::values"][::std::mem::offset_of!(LinearReduceParams, values) - 32usize];
 };
-
-// SAFETY: a C struct as the header declares it, with all its pointers.
-unsafe impl Params for LinearReduceParams {
-    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        visit("partial", self.partial as u64);
-        visit("state", self.state as u64);
-    }
-}
-
 /// `linear_fold.cu`: a projection folded into the sums of each head.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -100,20 +101,18 @@ pub struct LinearFoldParams {
     /// 0.
     pub unused: i32,
 }
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    assert!(size_of::<LinearFoldParams>() == 48);
-    assert!(std::mem::offset_of!(LinearFoldParams, unused) == 44);
+    ["Size of LinearFoldParams"][::std::mem::size_of::<LinearFoldParams>() - 48usize];
+    ["Alignment of LinearFoldParams"][::std::mem::align_of::<LinearFoldParams>() - 8usize];
+    ["Offset of field: LinearFoldParams::state"][::std::mem::offset_of!(LinearFoldParams, state) - 0usize];
+    ["Offset of field: LinearFoldParams::weight"][::std::mem::offset_of!(LinearFoldParams, weight) - 8usize];
+    ["Offset of field: LinearFoldParams::folded"][::std::mem::offset_of!(LinearFoldParams, folded) - 16usize];
+    ["Offset of field: LinearFoldParams::problems"][::std::mem::offset_of!(LinearFoldParams, problems) - 24usize];
+    ["Offset of field: LinearFoldParams::state_rows"][::std::mem::offset_of!(LinearFoldParams, state_rows) - 32usize];
+    ["Offset of field: LinearFoldParams::is_transposed"][::std::mem::offset_of!(LinearFoldParams, is_transposed) - 40usize];
+    ["Offset of field: LinearFoldParams::unused"][::std::mem::offset_of!(LinearFoldParams, unused) - 44usize];
 };
-
-// SAFETY: a C struct as the header declares it, with all its pointers.
-unsafe impl Params for LinearFoldParams {
-    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        visit("state", self.state as u64);
-        visit("weight", self.weight as u64);
-        visit("folded", self.folded as u64);
-    }
-}
-
 /// `linear_apply.cu`: the branch's rows, alone or added to others.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -141,21 +140,22 @@ pub struct LinearApplyParams {
     /// 1: added to what `out` holds.
     pub adds: i32,
 }
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    assert!(size_of::<LinearApplyParams>() == 80);
-    assert!(std::mem::offset_of!(LinearApplyParams, adds) == 76);
+    ["Size of LinearApplyParams"][::std::mem::size_of::<LinearApplyParams>() - 80usize];
+    ["Alignment of LinearApplyParams"][::std::mem::align_of::<LinearApplyParams>() - 8usize];
+    ["Offset of field: LinearApplyParams::q"][::std::mem::offset_of!(LinearApplyParams, q) - 0usize];
+    ["Offset of field: LinearApplyParams::folded"][::std::mem::offset_of!(LinearApplyParams, folded) - 8usize];
+    ["Offset of field: LinearApplyParams::bias"][::std::mem::offset_of!(LinearApplyParams, bias) - 16usize];
+    ["Offset of field: LinearApplyParams::out"][::std::mem::offset_of!(LinearApplyParams, out) - 24usize];
+    ["Offset of field: LinearApplyParams::len"][::std::mem::offset_of!(LinearApplyParams, len) - 32usize];
+    ["Offset of field: LinearApplyParams::heads"][::std::mem::offset_of!(LinearApplyParams, heads) - 40usize];
+    ["Offset of field: LinearApplyParams::sample_stride"][::std::mem::offset_of!(LinearApplyParams, sample_stride) - 48usize];
+    ["Offset of field: LinearApplyParams::head_stride"][::std::mem::offset_of!(LinearApplyParams, head_stride) - 56usize];
+    ["Offset of field: LinearApplyParams::row_stride"][::std::mem::offset_of!(LinearApplyParams, row_stride) - 64usize];
+    ["Offset of field: LinearApplyParams::features"][::std::mem::offset_of!(LinearApplyParams, features) - 72usize];
+    ["Offset of field: LinearApplyParams::adds"][::std::mem::offset_of!(LinearApplyParams, adds) - 76usize];
 };
-
-// SAFETY: a C struct as the header declares it, with all its pointers.
-unsafe impl Params for LinearApplyParams {
-    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        visit("q", self.q as u64);
-        visit("folded", self.folded as u64);
-        visit("bias", self.bias as u64);
-        visit("out", self.out as u64);
-    }
-}
-
 /// `linear_gradient.cu`: gradients of rows, of the queries or of the keys and values.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -193,25 +193,27 @@ pub struct LinearGradientParams {
     /// 1: added to what the gradients hold.
     pub adds: i32,
 }
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    assert!(size_of::<LinearGradientParams>() == 120);
-    assert!(std::mem::offset_of!(LinearGradientParams, adds) == 116);
+    ["Size of LinearGradientParams"][::std::mem::size_of::<LinearGradientParams>() - 120usize];
+    ["Alignment of LinearGradientParams"][::std::mem::align_of::<LinearGradientParams>() - 8usize];
+    ["Offset of field: LinearGradientParams::x"][::std::mem::offset_of!(LinearGradientParams, x) - 0usize];
+    ["Offset of field: LinearGradientParams::u"][::std::mem::offset_of!(LinearGradientParams, u) - 8usize];
+    ["Offset of field: LinearGradientParams::folded"][::std::mem::offset_of!(LinearGradientParams, folded) - 16usize];
+    ["Offset of field: LinearGradientParams::state"][::std::mem::offset_of!(LinearGradientParams, state) - 24usize];
+    ["Offset of field: LinearGradientParams::x_gradient"][::std::mem::offset_of!(LinearGradientParams, x_gradient) - 32usize];
+    ["Offset of field: LinearGradientParams::u_gradient"][::std::mem::offset_of!(LinearGradientParams, u_gradient) - 40usize];
+    ["Offset of field: LinearGradientParams::scales"][::std::mem::offset_of!(LinearGradientParams, scales) - 48usize];
+    ["Offset of field: LinearGradientParams::weights"][::std::mem::offset_of!(LinearGradientParams, weights) - 56usize];
+    ["Offset of field: LinearGradientParams::len"][::std::mem::offset_of!(LinearGradientParams, len) - 64usize];
+    ["Offset of field: LinearGradientParams::heads"][::std::mem::offset_of!(LinearGradientParams, heads) - 72usize];
+    ["Offset of field: LinearGradientParams::sample_stride"][::std::mem::offset_of!(LinearGradientParams, sample_stride) - 80usize];
+    ["Offset of field: LinearGradientParams::head_stride"][::std::mem::offset_of!(LinearGradientParams, head_stride) - 88usize];
+    ["Offset of field: LinearGradientParams::row_stride"][::std::mem::offset_of!(LinearGradientParams, row_stride) - 96usize];
+    ["Offset of field: LinearGradientParams::state_rows"][::std::mem::offset_of!(LinearGradientParams, state_rows) - 104usize];
+    ["Offset of field: LinearGradientParams::features"][::std::mem::offset_of!(LinearGradientParams, features) - 112usize];
+    ["Offset of field: LinearGradientParams::adds"][::std::mem::offset_of!(LinearGradientParams, adds) - 116usize];
 };
-
-// SAFETY: a C struct as the header declares it, with all its pointers.
-unsafe impl Params for LinearGradientParams {
-    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
-        visit("x", self.x as u64);
-        visit("u", self.u as u64);
-        visit("folded", self.folded as u64);
-        visit("state", self.state as u64);
-        visit("x_gradient", self.x_gradient as u64);
-        visit("u_gradient", self.u_gradient as u64);
-        visit("scales", self.scales as u64);
-        visit("weights", self.weights as u64);
-    }
-}
-
 /// `linear_weight.cu`: gradients of the projection.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -227,10 +229,68 @@ pub struct LinearWeightParams {
     /// At least 1.
     pub problems: i64,
 }
+#[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    assert!(size_of::<LinearWeightParams>() == 40);
-    assert!(std::mem::offset_of!(LinearWeightParams, problems) == 32);
+    ["Size of LinearWeightParams"][::std::mem::size_of::<LinearWeightParams>() - 40usize];
+    ["Alignment of LinearWeightParams"][::std::mem::align_of::<LinearWeightParams>() - 8usize];
+    ["Offset of field: LinearWeightParams::state"][::std::mem::offset_of!(LinearWeightParams, state) - 0usize];
+    ["Offset of field: LinearWeightParams::gradient"][::std::mem::offset_of!(LinearWeightParams, gradient) - 8usize];
+    ["Offset of field: LinearWeightParams::weight"][::std::mem::offset_of!(LinearWeightParams, weight) - 16usize];
+    ["Offset of field: LinearWeightParams::bias"][::std::mem::offset_of!(LinearWeightParams, bias) - 24usize];
+    ["Offset of field: LinearWeightParams::problems"][::std::mem::offset_of!(LinearWeightParams, problems) - 32usize];
 };
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for LinearStateParams {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("x", self.x as u64);
+        visit("y", self.y as u64);
+        visit("scales", self.scales as u64);
+        visit("weights", self.weights as u64);
+        visit("partial", self.partial as u64);
+    }
+}
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for LinearReduceParams {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("partial", self.partial as u64);
+        visit("state", self.state as u64);
+    }
+}
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for LinearFoldParams {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("state", self.state as u64);
+        visit("weight", self.weight as u64);
+        visit("folded", self.folded as u64);
+    }
+}
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for LinearApplyParams {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("q", self.q as u64);
+        visit("folded", self.folded as u64);
+        visit("bias", self.bias as u64);
+        visit("out", self.out as u64);
+    }
+}
+
+// SAFETY: a C struct as the header declares it, with all its pointers.
+unsafe impl Params for LinearGradientParams {
+    fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
+        visit("x", self.x as u64);
+        visit("u", self.u as u64);
+        visit("folded", self.folded as u64);
+        visit("state", self.state as u64);
+        visit("x_gradient", self.x_gradient as u64);
+        visit("u_gradient", self.u_gradient as u64);
+        visit("scales", self.scales as u64);
+        visit("weights", self.weights as u64);
+    }
+}
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
 unsafe impl Params for LinearWeightParams {
