@@ -54,6 +54,16 @@ TW_DEVICE void cp_async_wait_group(TW_AT_ONLY) {
 #endif
 }
 
+// st.global.v2: two neighbouring values, the first at a multiple of 8 bytes, by one store. Left to itself the compiler splits
+// some of them.
+TW_DEVICE void store_pair(Global<float> target, float first, float second TW_AT) {
+#ifdef TW_EMULATOR
+  store_vector(target, make_float2(first, second) TW_PASS_AT);
+#else
+  asm volatile("st.global.v2.f32 [%0], {%1, %2};" ::"l"(target), "f"(first), "f"(second) : "memory");
+#endif
+}
+
 // mbarrier, from 9.0 on: a phase ends when `count` arrivals have come and no byte is missing.
 
 TW_DEVICE void mbarrier_init(uint32_t mbarrier, uint32_t count TW_AT) {

@@ -7,9 +7,10 @@ mod bindings;
 
 use bindings::{Bindings, demand_bindings};
 
-const TABLE: [Bindings; 2] = [
+const TABLE: [Bindings; 3] = [
     Bindings { header: "attend_params.h", rust: "src/device/params/attend.rs" },
     Bindings { header: "block_select_params.h", rust: "src/device/params/block_select.rs" },
+    Bindings { header: "linear_params.h", rust: "src/device/params/linear.rs" },
 ];
 
 #[test]

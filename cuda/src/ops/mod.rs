@@ -1,6 +1,9 @@
 //! Dense operations: contract and host twin of each stand in one file.
 
+pub mod bias_attention;
 pub mod conv3d;
+pub mod elementwise;
+pub mod gather;
 pub mod gemm;
 pub mod gemm_int8;
 pub mod norm;

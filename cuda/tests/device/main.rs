@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
+mod bias_attention;
 mod conv3d;
+mod elementwise;
+mod gather;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;

@@ -38,6 +38,9 @@ const PARTS: [Part; 2] = [
             &ops::rope::device::KERNELS,
             &ops::conv3d::device::KERNELS,
             &ops::pixel_attention::KERNELS,
+            &ops::elementwise::device::KERNELS,
+            &ops::gather::device::KERNELS,
+            &ops::bias_attention::device::KERNELS,
         ],
     },
     Part {
@@ -48,6 +51,8 @@ const PARTS: [Part; 2] = [
             &turbowan_sla::device::attend::KERNELS,
             &turbowan_sla::device::inverse_map::KERNELS,
             &turbowan_sla::device::attend_backward::KERNELS,
+            &turbowan_sla::device::linear::KERNELS,
+            &turbowan_sla::device::linear_backward::KERNELS,
         ],
     },
 ];

@@ -1,10 +1,12 @@
 //! Sparse-linear attention on a device, one launcher a kernel: the choice of key blocks, exact attention forward and
-//! backward, a block map turned round.
+//! backward, a block map turned round, the linear branch forward and backward.
 
 pub mod attend;
 pub mod attend_backward;
 mod block_select;
 pub mod inverse_map;
+pub mod linear;
+pub mod linear_backward;
 mod operands;
 pub mod params;
 

@@ -2,6 +2,8 @@
 
 mod attend;
 mod block_select;
+mod linear;
 
 pub use attend::*;
 pub use block_select::*;
+pub use linear::*;
