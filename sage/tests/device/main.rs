@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
 mod golden;
+mod prepare;
 mod twin;
 
 use half::{bf16, f16};
