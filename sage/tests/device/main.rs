@@ -5,6 +5,7 @@
 
 mod golden;
 mod prepare;
+mod qk_prep;
 mod twin;
 
 use half::{bf16, f16};
