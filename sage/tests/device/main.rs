@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
 mod golden;
+mod golden_prepare;
 mod prepare;
 mod qk_prep;
 mod twin;
