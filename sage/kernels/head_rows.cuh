@@ -108,6 +108,12 @@ struct HeadRows {
   static __device__ __forceinline__ int row(int pass) { return static_cast<int>(threadIdx.x) / LANES + pass * PASS_ROWS; }
   static __device__ __forceinline__ int column() { return static_cast<int>(threadIdx.x) % LANES * CHUNK; }
 
+  // The group of row(pass): a pass begins where the bits of row(0) end, so the two shift apart.
+  static __device__ __forceinline__ uint32_t group(const Grouping& grouping, int pass) {
+    return grouping.of(row(0)) + (static_cast<uint32_t>(pass * PASS_ROWS) >> grouping.shift << (3 - grouping.lane_shift));
+  }
+  static_assert((PASS_ROWS & (PASS_ROWS - 1)) == 0, "a power of two");
+
   // `from` is the tile's first row.
   static __device__ __forceinline__ void load(Chunks& chunks, Global<const uint16_t> from, int64_t stride, int rows TW_AT) {
     const Global<const uint16_t> first = from + (row(0) * stride + column());
@@ -200,7 +206,7 @@ struct HeadRows {
 #pragma unroll
           for (int mask = 1; mask < LANES; mask *= 2) amax = max(amax, shuffle_xor(amax, mask TW_PASS_AT));
         }
-        if (is_shared ? lane_index() == 0 : column() == 0) atomic_max(table + grouping.of(row(pass)), amax TW_PASS_AT);
+        if (is_shared ? lane_index() == 0 : column() == 0) atomic_max(table + group(grouping, pass), amax TW_PASS_AT);
         amax = 0;
       }
     }
@@ -221,7 +227,7 @@ struct HeadRows {
   }
 
   static __device__ __forceinline__ Step step_at(Shared<float4> steps, const Grouping& grouping, int pass TW_AT) {
-    const float4 step = load_vector<float4>(steps + grouping.of(row(pass)) TW_PASS_AT);
+    const float4 step = load_vector<float4>(steps + group(grouping, pass) TW_PASS_AT);
     return Step{step.x, step.y, step.z};
   }
 };

@@ -79,10 +79,10 @@ TW_DEVICE void find_inverses(const QkPrepParams& p, const float* squares, int64_
 }
 static_assert(THREADS == 4 * TILE_ROWS, "four threads a row");
 
-// Norm and turn of a tile's rows, in place.
+// Norm and turn of a tile's rows, in place, and stored from `out` on, where the thread's first chunk goes.
 template <int D>
 TW_DEVICE void norm_and_turn(const QkPrepParams& p, uint4 (&chunks)[HeadRows<D>::PASSES], Global<const float> weight, Shared<float> inverses,
-                             Shared<float2> turns, int rows) {
+                             Shared<float2> turns, int rows, Global<uint4> out, bool is_stored) {
   using Rows = HeadRows<D>;
   float w[CHUNK];
   load_eight(weight + Rows::column(), w);
@@ -113,17 +113,10 @@ TW_DEVICE void norm_and_turn(const QkPrepParams& p, uint4 (&chunks)[HeadRows<D>:
         v[j + 2] = c * turn.z - d * turn.w;
         v[j + 3] = c * turn.w + d * turn.z;
       }
-      chunks[pass] = pack<Bf16>(v);
+      const uint4 turned = pack<Bf16>(v);
+      if (is_stored) out[pass * (Rows::PASS_ROWS * Rows::LANES)] = turned;
+      chunks[pass] = turned;
     }
-  }
-}
-
-template <int D>
-TW_DEVICE void store_rows(const uint4 (&chunks)[HeadRows<D>::PASSES], Global<tw_bf16> out, int rows) {
-  using Rows = HeadRows<D>;
-#pragma unroll
-  for (int pass = 0; pass < Rows::PASSES; pass++) {
-    if (Rows::row(pass) < rows) store_vector(out + (Rows::row(pass) * D + Rows::column()), chunks[pass]);
   }
 }
 
@@ -150,8 +143,8 @@ TW_DEVICE void prepare(const QkPrepParams& p) {
   place.rows = static_cast<int>(min(p.tokens - place.first_row, int64_t{TILE_ROWS}));
   const int64_t row = sample * p.tokens + place.first_row;
   const int64_t channel = static_cast<int64_t>(first_head) * D;
-  Global<const tw_bf16> q = global(p.q) + (row * p.q_stride + channel), k = global(p.k) + (row * p.k_stride + channel);
-  Global<const float> q_weight = global(p.q_weight) + channel, k_weight = global(p.k_weight) + channel;
+  const Global<const tw_bf16> q = global(p.q) + (row * p.q_stride + channel), k = global(p.k) + (row * p.k_stride + channel);
+  const Global<const float> q_weight = global(p.q_weight) + channel, k_weight = global(p.k_weight) + channel;
 
   uint4 next[Rows::PASSES];
   Rows::load(next, q, p.q_stride, place.rows);
@@ -162,48 +155,46 @@ TW_DEVICE void prepare(const QkPrepParams& p) {
   if (threadIdx.x < GROUP_LIMIT) amax[threadIdx.x] = 0;
   block_sync();
 
-  // a head's queries, then its keys; each step leaves the sums read behind a barrier
-  for (int slab = 0; slab < slabs; slab += 2) {
-    const int64_t place_out = (place.problem * p.tokens + place.first_row) * D;
+  // a head's queries, then its keys; each slab leaves what it shared free behind its last barrier
+#pragma unroll 1
+  for (int slab = 0; slab < slabs; slab++) {
+    const bool is_key = slab % 2 != 0;
     uint4 chunks[Rows::PASSES];
 #pragma unroll
     for (int pass = 0; pass < Rows::PASSES; pass++) chunks[pass] = next[pass];
-    Rows::load(next, k, p.k_stride, place.rows);
-    norm_and_turn<D>(p, chunks, q_weight, inverses, turns, place.rows);
-    if (p.q_out != nullptr) store_rows<D>(chunks, global(p.q_out) + place_out, place.rows);
-    if (p.q_pooled != nullptr) Rows::template add_rows<Bf16>(chunks, sums);
-    Rows::raise_amax(amax, grouping, p.factor, [&](int pass) { return largest_of<Bf16>(chunks[pass]); });
+    if (slab + 1 < slabs) Rows::load(next, (is_key ? q : k) + (slab + 1) / 2 * D, is_key ? p.q_stride : p.k_stride, place.rows);
+
+    place.problem = sample * p.heads + first_head + slab / 2;
+    const int64_t out = (place.problem * p.tokens + place.first_row + Rows::row(0)) * D + Rows::column();
+    tw_bf16* const rows_out = is_key ? p.k_out : p.q_out;
+    norm_and_turn<D>(p, chunks, (is_key ? k_weight : q_weight) + slab / 2 * D, inverses + (is_key ? TILE_ROWS : 0), turns, place.rows,
+                     pointer_cast<uint4>(global(rows_out)) + out / CHUNK, rows_out != nullptr);
+    if (is_key || p.q_pooled != nullptr) Rows::template add_rows<Bf16>(chunks, sums);
+    if (!is_key) Rows::raise_amax(amax, grouping, p.factor, [&](int pass) { return largest_of<Bf16>(chunks[pass]); });
     block_sync();
-    Rows::find_steps(amax, steps, global(p.q_scales), place, grouping, p.q_groups, rule);
-    if (p.q_pooled != nullptr) Rows::template store_means<Bf16>(sums, global(p.q_pooled), place, p.tokens, p.pool_rows);
+
+    if (is_key) {
+      Rows::store_sums(sums, global(p.k_sums), place, p.tokens);
+    } else {
+      Rows::find_steps(amax, steps, global(p.q_scales), place, grouping, p.q_groups, rule);
+      if (p.q_pooled != nullptr) Rows::template store_means<Bf16>(sums, global(p.q_pooled), place, p.tokens, p.pool_rows);
+    }
     block_sync();
-    if (threadIdx.x < GROUP_LIMIT) amax[threadIdx.x] = 0;
-    const Global<int8_t> values = global(p.q_values) + (place_out + Rows::row(0) * D + Rows::column());
+
+    if (!is_key) {
+      if (threadIdx.x < GROUP_LIMIT) amax[threadIdx.x] = 0;
+      const Global<int8_t> values = global(p.q_values) + out;
 #pragma unroll
-    for (int pass = 0; pass < Rows::PASSES; pass++) {
-      if (Rows::row(pass) < place.rows) {
-        float v[CHUNK];
-        unpack<Bf16>(chunks[pass], v);
+      for (int pass = 0; pass < Rows::PASSES; pass++) {
+        if (Rows::row(pass) < place.rows) {
+          float v[CHUNK];
+          unpack<Bf16>(chunks[pass], v);
 #pragma unroll
-        for (int j = 0; j < CHUNK; j++) v[j] *= p.factor;
-        store_vector(values + pass * Rows::PASS_ROWS * D, eight_as_int8(v, Rows::step_at(steps, grouping, pass)));
+          for (int j = 0; j < CHUNK; j++) v[j] *= p.factor;
+          store_vector(values + pass * Rows::PASS_ROWS * D, eight_as_int8(v, Rows::step_at(steps, grouping, pass)));
+        }
       }
     }
-
-    q = q + D;
-#pragma unroll
-    for (int pass = 0; pass < Rows::PASSES; pass++) chunks[pass] = next[pass];
-    if (slab + 2 < slabs) Rows::load(next, q, p.q_stride, place.rows);
-    norm_and_turn<D>(p, chunks, k_weight, inverses + TILE_ROWS, turns, place.rows);
-    store_rows<D>(chunks, global(p.k_out) + place_out, place.rows);
-    Rows::template add_rows<Bf16>(chunks, sums);
-    block_sync();
-    Rows::store_sums(sums, global(p.k_sums), place, p.tokens);
-    block_sync();
-    k = k + D;
-    q_weight = q_weight + D;
-    k_weight = k_weight + D;
-    place.problem++;
   }
 }
 

@@ -24,7 +24,7 @@
 // sass: 89 LDG.E.128 STG.E.128 F2FP.SATFINITE.E4M3
 // sass: 90a LDG.E.128 STG.E.128 F2FP.SATFINITE.E4M3
 // sass: 120a LDG.E.128 STG.E.128 F2FP.SATFINITE.E4M3
-// sass: 80 LDG.E.128 STG.E.128 F2FP.F16
+// sass: 80 LDG.E.128 STG.E.128 F2FP
 #include "kernel.cuh"
 #include "head_rows.cuh"
 #include "prepare_params.h"

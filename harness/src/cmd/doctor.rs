@@ -25,7 +25,7 @@ struct Part {
     ops: &'static [&'static [OpKernel]],
 }
 
-const PARTS: [Part; 2] = [
+const PARTS: [Part; 3] = [
     Part {
         name: "cuda",
         files: kernels::ALL,
@@ -36,6 +36,11 @@ const PARTS: [Part; 2] = [
             &ops::norm::device::KERNELS,
             &ops::rope::device::KERNELS,
         ],
+    },
+    Part {
+        name: "sage",
+        files: turbowan_sage::kernels::ALL,
+        ops: &[&turbowan_sage::device::KERNELS, &turbowan_sage::device::prepare::KERNELS],
     },
     Part { name: "sla", files: turbowan_sla::kernels::ALL, ops: &[&turbowan_sla::device::KERNELS] },
 ];
