@@ -14,7 +14,7 @@
 // The host twin sums in f64. Sixty-four values of 8 or 11 bits lose nothing in f32 unless they are 2^10 apart, and then less
 // than 2^-24 of the largest; so the means are those of the twin but for one that lies within that of a tie.
 //
-// Bytes: 2 read a value, and 1/16 written; the second kernel reads those.
+// Bytes: 2 read a value, and 1/16 written; the second kernel reads those. Operations: 2 a value.
 //
 // sass: all LDG.E.128 STS.128 DADD
 #include "kernel.cuh"

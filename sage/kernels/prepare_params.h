@@ -74,7 +74,7 @@ TW_LAYOUT(QuantValuesParams, 88, is_tiled, 84);
 /** `quant_values.cu`: bf16 values as f16. */
 typedef struct CastValuesParams {
   const tw_bf16* x; /**< On 16 bytes. */
-  uint16_t* values; /**< f16, on 16 bytes. */
+  tw_f16* values;   /**< On 16 bytes. */
   int64_t count;    /**< Values, a multiple of 8, at least 8. */
 } CastValuesParams;
 TW_LAYOUT(CastValuesParams, 24, count, 16);
@@ -94,7 +94,6 @@ typedef struct QkPrepParams {
   float* q_scales;        /**< `[problems, q_groups]`. */
   tw_bf16* q_pooled;      /**< `[problems, ceil(tokens / pool_rows), D]`; may be null. */
   float* k_sums;          /**< `[problems, ceil(tokens / 64), D]`. */
-  int64_t samples;        /**< At least 1. */
   int64_t tokens;         /**< Of a sample, at least 1. */
   int64_t heads;          /**< Of a sample, at least 1. */
   int64_t q_stride;       /**< A multiple of 8. */
@@ -114,6 +113,6 @@ typedef struct QkPrepParams {
   float eps;              /**< Added to the mean square. */
   float factor;           /**< Multiplies the queries before they are quantised. */
 } QkPrepParams;
-TW_LAYOUT(QkPrepParams, 216, factor, 212);
+TW_LAYOUT(QkPrepParams, 208, factor, 204);
 
 #endif

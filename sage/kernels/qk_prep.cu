@@ -27,8 +27,9 @@
 // IEEE f32 with true divisions, each product rounded before it is added: cuda's rms_rope.cu but for the order of the sum of
 // squares, and from y on the bits of quant_rows.cu and mean_keys.cu.
 //
-// Bytes: queries 2 read, 2 and 1 written a value; keys 2 read and 2 written; turns, weights and parts come from L1 and L2,
-// 512 D, 8 D and 8 * parts a token's tile and head.
+// Bytes: queries 2 read, 2 and 1 written a value; keys 2 read and 2 written.
+// From L1 and L2 a block reads its turns once, 512 D bytes, weights of 8 D a head, and 8 * parts a token.
+// Operations: about 24 a value of the queries and 12 of the keys, all at the full rate but one conversion.
 //
 // sass: all LDG.E.128 LDS.128 STG.E.128 STG.E.64 REDUX ATOMS
 #include "kernel.cuh"

@@ -19,7 +19,7 @@
 //
 // IEEE f32 with true divisions: codes and scales are those of the host twin (src/values.rs).
 //
-// Bytes: 2 read a value for the maxima; 2 read and 1 written for the codes; 2 and 2 for f16.
+// Bytes: 2 read a value for the maxima; 2 read and 1 written for the codes; 2 and 2 for f16. Operations: 2, 3 and 2.
 //
 // sass: 89 LDG.E.128 STG.E.128 F2FP.SATFINITE.E4M3
 // sass: 90a LDG.E.128 STG.E.128 F2FP.SATFINITE.E4M3

@@ -22,7 +22,14 @@ fn devices() -> Vec<Device> {
 }
 
 /// The map of queries and keys in `[problems, len, head_dim]`, by the launchers that a model calls.
-fn device_map(device: &Device, q: &[bf16], k: &[bf16], shape: &AttnShape, (block_q, block_k): (usize, usize), density: Density) -> BlockMap {
+fn device_map(
+    device: &Device,
+    q: &[bf16],
+    k: &[bf16],
+    shape: &AttnShape,
+    (block_q, block_k): (usize, usize),
+    density: Density,
+) -> BlockMap {
     let stream = device.stream().unwrap();
     let (problems, head_dim) = (shape.problems(), shape.head_dim);
     let (query_blocks, key_blocks) = (shape.query_len.div_ceil(block_q), shape.key_len.div_ceil(block_k));

@@ -3,6 +3,7 @@
 //! Written by `tests/device_params.rs`; do not edit.
 
 use half::bf16 as tw_bf16;
+use half::f16 as tw_f16;
 use turbowan_cuda::device::Params;
 
 /// `mean_keys.cu`: sums over every 64 rows of each head.
@@ -186,8 +187,8 @@ const _: () = {
 pub struct CastValuesParams {
     /// On 16 bytes.
     pub x: *const tw_bf16,
-    /// f16, on 16 bytes.
-    pub values: *mut u16,
+    /// On 16 bytes.
+    pub values: *mut tw_f16,
     /// Values, a multiple of 8, at least 8.
     pub count: i64,
 }
@@ -229,8 +230,6 @@ pub struct QkPrepParams {
     pub q_pooled: *mut tw_bf16,
     /// `[problems, ceil(tokens / 64), D]`.
     pub k_sums: *mut f32,
-    /// At least 1.
-    pub samples: i64,
     /// Of a sample, at least 1.
     pub tokens: i64,
     /// Of a sample, at least 1.
@@ -270,7 +269,7 @@ pub struct QkPrepParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QkPrepParams"][::std::mem::size_of::<QkPrepParams>() - 216usize];
+    ["Size of QkPrepParams"][::std::mem::size_of::<QkPrepParams>() - 208usize];
     ["Alignment of QkPrepParams"][::std::mem::align_of::<QkPrepParams>() - 8usize];
     ["Offset of field: QkPrepParams::q"][::std::mem::offset_of!(QkPrepParams, q) - 0usize];
     ["Offset of field: QkPrepParams::k"][::std::mem::offset_of!(QkPrepParams, k) - 8usize];
@@ -285,25 +284,24 @@ const _: () = {
     ["Offset of field: QkPrepParams::q_scales"][::std::mem::offset_of!(QkPrepParams, q_scales) - 80usize];
     ["Offset of field: QkPrepParams::q_pooled"][::std::mem::offset_of!(QkPrepParams, q_pooled) - 88usize];
     ["Offset of field: QkPrepParams::k_sums"][::std::mem::offset_of!(QkPrepParams, k_sums) - 96usize];
-    ["Offset of field: QkPrepParams::samples"][::std::mem::offset_of!(QkPrepParams, samples) - 104usize];
-    ["Offset of field: QkPrepParams::tokens"][::std::mem::offset_of!(QkPrepParams, tokens) - 112usize];
-    ["Offset of field: QkPrepParams::heads"][::std::mem::offset_of!(QkPrepParams, heads) - 120usize];
-    ["Offset of field: QkPrepParams::q_stride"][::std::mem::offset_of!(QkPrepParams, q_stride) - 128usize];
-    ["Offset of field: QkPrepParams::k_stride"][::std::mem::offset_of!(QkPrepParams, k_stride) - 136usize];
-    ["Offset of field: QkPrepParams::parts"][::std::mem::offset_of!(QkPrepParams, parts) - 144usize];
-    ["Offset of field: QkPrepParams::q_parts_stride"][::std::mem::offset_of!(QkPrepParams, q_parts_stride) - 152usize];
-    ["Offset of field: QkPrepParams::k_parts_stride"][::std::mem::offset_of!(QkPrepParams, k_parts_stride) - 160usize];
-    ["Offset of field: QkPrepParams::q_groups"][::std::mem::offset_of!(QkPrepParams, q_groups) - 168usize];
-    ["Offset of field: QkPrepParams::group_shift"][::std::mem::offset_of!(QkPrepParams, group_shift) - 176usize];
-    ["Offset of field: QkPrepParams::lane_shift"][::std::mem::offset_of!(QkPrepParams, lane_shift) - 180usize];
-    ["Offset of field: QkPrepParams::rule"][::std::mem::offset_of!(QkPrepParams, rule) - 184usize];
-    ["Offset of field: QkPrepParams::pool_rows"][::std::mem::offset_of!(QkPrepParams, pool_rows) - 188usize];
-    ["Offset of field: QkPrepParams::block_heads"][::std::mem::offset_of!(QkPrepParams, block_heads) - 192usize];
-    ["Offset of field: QkPrepParams::rounds_twice"][::std::mem::offset_of!(QkPrepParams, rounds_twice) - 196usize];
-    ["Offset of field: QkPrepParams::height"][::std::mem::offset_of!(QkPrepParams, height) - 200usize];
-    ["Offset of field: QkPrepParams::breadth"][::std::mem::offset_of!(QkPrepParams, breadth) - 204usize];
-    ["Offset of field: QkPrepParams::eps"][::std::mem::offset_of!(QkPrepParams, eps) - 208usize];
-    ["Offset of field: QkPrepParams::factor"][::std::mem::offset_of!(QkPrepParams, factor) - 212usize];
+    ["Offset of field: QkPrepParams::tokens"][::std::mem::offset_of!(QkPrepParams, tokens) - 104usize];
+    ["Offset of field: QkPrepParams::heads"][::std::mem::offset_of!(QkPrepParams, heads) - 112usize];
+    ["Offset of field: QkPrepParams::q_stride"][::std::mem::offset_of!(QkPrepParams, q_stride) - 120usize];
+    ["Offset of field: QkPrepParams::k_stride"][::std::mem::offset_of!(QkPrepParams, k_stride) - 128usize];
+    ["Offset of field: QkPrepParams::parts"][::std::mem::offset_of!(QkPrepParams, parts) - 136usize];
+    ["Offset of field: QkPrepParams::q_parts_stride"][::std::mem::offset_of!(QkPrepParams, q_parts_stride) - 144usize];
+    ["Offset of field: QkPrepParams::k_parts_stride"][::std::mem::offset_of!(QkPrepParams, k_parts_stride) - 152usize];
+    ["Offset of field: QkPrepParams::q_groups"][::std::mem::offset_of!(QkPrepParams, q_groups) - 160usize];
+    ["Offset of field: QkPrepParams::group_shift"][::std::mem::offset_of!(QkPrepParams, group_shift) - 168usize];
+    ["Offset of field: QkPrepParams::lane_shift"][::std::mem::offset_of!(QkPrepParams, lane_shift) - 172usize];
+    ["Offset of field: QkPrepParams::rule"][::std::mem::offset_of!(QkPrepParams, rule) - 176usize];
+    ["Offset of field: QkPrepParams::pool_rows"][::std::mem::offset_of!(QkPrepParams, pool_rows) - 180usize];
+    ["Offset of field: QkPrepParams::block_heads"][::std::mem::offset_of!(QkPrepParams, block_heads) - 184usize];
+    ["Offset of field: QkPrepParams::rounds_twice"][::std::mem::offset_of!(QkPrepParams, rounds_twice) - 188usize];
+    ["Offset of field: QkPrepParams::height"][::std::mem::offset_of!(QkPrepParams, height) - 192usize];
+    ["Offset of field: QkPrepParams::breadth"][::std::mem::offset_of!(QkPrepParams, breadth) - 196usize];
+    ["Offset of field: QkPrepParams::eps"][::std::mem::offset_of!(QkPrepParams, eps) - 200usize];
+    ["Offset of field: QkPrepParams::factor"][::std::mem::offset_of!(QkPrepParams, factor) - 204usize];
 };
 
 // SAFETY: a C struct as the header declares it, with all its pointers.

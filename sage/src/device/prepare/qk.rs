@@ -121,7 +121,6 @@ impl QkPrep {
             q_scales: q_scales.address(),
             q_pooled: std::ptr::null_mut(),
             k_sums: k_sums.address(),
-            samples: shape.batch as i64,
             tokens: tokens as i64,
             heads: shape.heads as i64,
             q_stride: q.stride as i64,

@@ -147,7 +147,7 @@ impl QuantValues {
         if v.is_empty() {
             return Ok(());
         }
-        let params = CastValuesParams { x: v.address(), values: values.address().cast(), count: v.len() as i64 };
+        let params = CastValuesParams { x: v.address(), values: values.address(), count: v.len() as i64 };
         let launch = Launch::linear(v.len().div_ceil(CAST_VALUES), THREADS)?;
         let operands = [v.reads("v").aligned(16), values.writes("values").aligned(16)];
         Ok(self.cast.launch(stream, launch, &params, &operands)?)
