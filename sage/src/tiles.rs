@@ -21,7 +21,7 @@ pub fn tiled_len(problems: usize, key_len: usize, head_dim: usize) -> usize {
 /// Where byte `byte` of row `row` lies in a tile of rows of `row_bytes` (64 or 128): its 16-byte chunk is moved by an
 /// exclusive or with bits of the row.
 fn swizzled(row_bytes: usize, row: usize, byte: usize) -> usize {
-    let chunk = byte / CHUNK_BYTES ^ row * row_bytes / 128 % (row_bytes / CHUNK_BYTES);
+    let chunk = (byte / CHUNK_BYTES) ^ (row * row_bytes / 128 % (row_bytes / CHUNK_BYTES));
     row * row_bytes + chunk * CHUNK_BYTES + byte % CHUNK_BYTES
 }
 

@@ -168,7 +168,7 @@ mod tests {
             for (groups, block) in [(granularity.query_groups(), tile.query_block), (granularity.key_groups(), tile.key_block)] {
                 let (shift, lanes) = grouping(groups, block).unwrap();
                 for row in 0..400usize {
-                    assert_eq!((row >> shift << (3 - lanes)) + (row % 8 >> lanes), groups.of(row), "{granularity:?} {row}");
+                    assert_eq!((row >> shift << (3 - lanes)) + ((row % 8) >> lanes), groups.of(row), "{granularity:?} {row}");
                 }
             }
         }
