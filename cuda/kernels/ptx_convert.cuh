@@ -202,6 +202,15 @@ TW_DEVICE int32_t to_s32(float value) {
 #endif
 }
 
+// Towards zero; of magnitudes below 2^31.
+TW_DEVICE int32_t truncated(float value) {
+#ifdef TW_EMULATOR
+  return static_cast<int32_t>(value);
+#else
+  return __float2int_rz(value);
+#endif
+}
+
 TW_DEVICE float to_f32(int32_t value) {
 #ifdef TW_EMULATOR
   return static_cast<float>(value);

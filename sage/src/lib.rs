@@ -35,10 +35,12 @@ pub mod kernels {
     turbowan_cuda::embed_kernels!();
 }
 mod quantise;
+mod tiles;
 mod values;
 
 pub use config::{Granularity, Groups, Rule, Sage, Smoothing, Tile, ValuePrecision};
 pub use error::Error;
 pub use forward::{Attended, forward, forward_with_lse};
 pub use quantise::{Quantised, mean_keys, quantise_keys, quantise_queries};
+pub use tiles::{TILE_KEYS, tiled_len, tiles_of_head};
 pub use values::{Fp8Values, TOKEN_ORDER, quantise_values};

@@ -25,7 +25,7 @@ struct Part {
     ops: &'static [&'static [OpKernel]],
 }
 
-const PARTS: [Part; 2] = [
+const PARTS: [Part; 3] = [
     Part {
         name: "cuda",
         files: kernels::ALL,
@@ -42,6 +42,11 @@ const PARTS: [Part; 2] = [
             &ops::gather::device::KERNELS,
             &ops::bias_attention::device::KERNELS,
         ],
+    },
+    Part {
+        name: "sage",
+        files: turbowan_sage::kernels::ALL,
+        ops: &[&turbowan_sage::device::KERNELS, &turbowan_sage::device::prepare::KERNELS],
     },
     Part {
         name: "sla",

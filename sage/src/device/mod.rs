@@ -2,6 +2,7 @@
 //! (e4m3 values, compute capability 8.9 and 12.x), over operands that are quantised already.
 
 mod params;
+pub mod prepare;
 
 use half::{bf16, f16};
 use turbowan_cuda::device::{Device, Kernel, KernelFile, Launch, OpKernel, Operand, Stream, View, ViewMut};

@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
 mod golden;
+mod golden_prepare;
+mod prepare;
+mod qk_prep;
 mod twin;
 
 use half::{bf16, f16};

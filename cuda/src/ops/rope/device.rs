@@ -55,6 +55,22 @@ impl RopeTurns {
     pub fn tokens(&self) -> usize {
         self.grid.iter().product()
     }
+
+    /// Tokens of time, height and width.
+    pub fn grid(&self) -> [usize; 3] {
+        self.grid
+    }
+
+    /// Channels of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+    }
+
+    /// Cosine and sine of each pair of a head at each position, `[longest axis, head_dim / 2, 2]`; what a shorter axis does
+    /// not have is zero.
+    pub fn view(&self) -> View<'_, f32> {
+        self.turns.view()
+    }
 }
 
 /// Rows of `heads * head_dim` channels that lie in wider ones: one operand of a fused projection.
