@@ -19,6 +19,11 @@ pub(super) struct SageAttnParams {
     pub lut: *const u32,
     pub out: *mut bf16,
     pub lse: *mut f32,
+    pub out_values: *mut i8,
+    pub out_scales: *mut f32,
+    pub added_q: *const bf16,
+    pub added_state: *const bf16,
+    pub added_bias: *const f32,
     pub query_len: i64,
     pub key_len: i64,
     pub heads: i64,
@@ -39,16 +44,16 @@ pub(super) struct SageAttnParams {
     pub kept: u32,
     pub causal: u32,
     pub score_scale: f32,
-    pub reserved: u32,
+    pub feature: u32,
 }
 
 // The header asserts the same.
 const _: () = assert!(
-    size_of::<SageAttnParams>() == 208
+    size_of::<SageAttnParams>() == 248
         && offset_of!(SageAttnParams, lse) == 72
-        && offset_of!(SageAttnParams, k_groups) == 160
-        && offset_of!(SageAttnParams, score_scale) == 200
-        && offset_of!(SageAttnParams, reserved) == 204
+        && offset_of!(SageAttnParams, k_groups) == 200
+        && offset_of!(SageAttnParams, score_scale) == 240
+        && offset_of!(SageAttnParams, feature) == 244
 );
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
@@ -64,5 +69,10 @@ unsafe impl Params for SageAttnParams {
         visit("lut", self.lut as u64);
         visit("out", self.out as u64);
         visit("lse", self.lse as u64);
+        visit("out_values", self.out_values as u64);
+        visit("out_scales", self.out_scales as u64);
+        visit("added_q", self.added_q as u64);
+        visit("added_state", self.added_state as u64);
+        visit("added_bias", self.added_bias as u64);
     }
 }

@@ -9,7 +9,7 @@ mod twin;
 use half::{bf16, f16};
 use turbowan_cuda::device::{Device, EmulatorOptions};
 use turbowan_cuda::{AttnShape, BlockMap};
-use turbowan_sage::device::{Map, Operands, SageAttention, Values};
+use turbowan_sage::device::{Keys, Map, Operands, SageAttention, Values};
 use turbowan_sage::{Error, Fp8Values, Quantised, Sage};
 
 /// The compute capability that the emulator stands for: e4m3 kernels are loaded there too, and shared memory is small.
@@ -90,7 +90,15 @@ impl Problem<'_> {
                 Values::Fp8 { permuted: uploaded_fp8.0.view(), scales: uploaded_fp8.1.view(), padded_len: values.padded_len }
             }
         };
-        let operands = Operands { q: q.view(), q_scales: q_scales.view(), k: k.view(), k_scales: k_scales.view(), values, map };
+        let operands = Operands {
+            q: q.view(),
+            q_scales: q_scales.view(),
+            k: Keys::Rows(k.view()),
+            k_scales: k_scales.view(),
+            values,
+            map,
+            added: None,
+        };
         let (to, lse_to) = (out.view_mut(), Some(lse.view_mut()));
         SageAttention::load(device)?.run(&stream, &self.shape, &self.sage, self.causal, &operands, to, lse_to)?;
         Ok(Outcome { out: out.to_vec()?.into_iter().map(bf16::to_f32).collect(), lse: lse.to_vec()? })
