@@ -96,13 +96,13 @@ __device__ __forceinline__ KeyTiles visible_tiles(const SageAttnParams& p, int64
 }
 
 // Copies rows of WIDTH bytes, one `stride` values after the other, into a tile of ROWS of them; rows from `rows` on become
-// zeros. A thread copies the same chunk of every PASS_ROWS-th row.
+// zeros. By THREADS threads, of which each copies the same chunk of every PASS_ROWS-th row.
 template <int ROWS, int WIDTH, int THREADS>
 struct Copy {
   static constexpr int ROW_BYTES = WIDTH < 128 ? WIDTH : 128, CHUNKS = WIDTH / CHUNK_BYTES, PASS_ROWS = THREADS / CHUNKS;
   static_assert(WIDTH % ROW_BYTES == 0 && ROWS % PASS_ROWS == 0 && PASS_ROWS % 8 == 0, "whole passes, the same swizzle in each");
 
-  static __device__ __forceinline__ int row() { return static_cast<int>(threadIdx.x) / CHUNKS; }
+  static __device__ __forceinline__ int row() { return static_cast<int>(threadIdx.x) % THREADS / CHUNKS; }
   static __device__ __forceinline__ int chunk() { return static_cast<int>(threadIdx.x) % CHUNKS; }
 
   // Where this thread begins in a matrix.
@@ -412,12 +412,11 @@ __device__ __forceinline__ void add_term(const SageAttnParams& p, Rows<T>& rows,
   block_sync();  // shared memory is free again
 }
 
-// Stores a warp's rows by way of its part of shared memory, 16 bytes a lane side by side.
+// Stores a warp's rows by way of `area`, its own part of shared memory, 16 bytes a lane side by side.
 template <class T>
-__device__ __forceinline__ void store_rows(const SageAttnParams& p, const Rows<T>& rows, Shared<uint8_t> stages, int64_t problem,
+__device__ __forceinline__ void store_rows(const SageAttnParams& p, const Rows<T>& rows, Shared<uint8_t> area, int64_t problem,
                                            int64_t first_row, int lane) {
   using OutRows = typename T::OutRows;
-  const Shared<uint8_t> area = stages + warp_index() * (T::WARP_ROWS * T::DIM * 2);
 #pragma unroll
   for (int r = 0; r < T::M_TILES * 2; ++r) {
     const int row = r / 2 * 16 + r % 2 * 8 + lane / 4;
@@ -442,10 +441,9 @@ __device__ __forceinline__ void store_rows(const SageAttnParams& p, const Rows<T
 
 // The same as int8, a scale for each row.
 template <class T>
-__device__ __forceinline__ void store_rows_int8(const SageAttnParams& p, Rows<T>& rows, Shared<uint8_t> stages, int64_t problem,
+__device__ __forceinline__ void store_rows_int8(const SageAttnParams& p, Rows<T>& rows, Shared<uint8_t> area, int64_t problem,
                                                 int64_t first_row, int lane) {
   using OutRows = typename T::OutRows;
-  const Shared<uint8_t> area = stages + warp_index() * (T::WARP_ROWS * 128);
   const int64_t sample = problem / p.heads, head = problem % p.heads;
   const Global<float> scales = global(p.out_scales) + (sample * p.query_len * p.heads + head);
 #pragma unroll
@@ -556,15 +554,16 @@ __device__ __forceinline__ void attend(const SageAttnParams& p) {
 
   cp_async_wait_group<0>();
   block_sync();  // the stages are free
+  const Shared<uint8_t> area = shared + (T::Q_BYTES + warp * (T::WARP_ROWS * T::DIM * 2));
   divide_rows<T>(p, rows, problem, warp_row, lane);
   if constexpr (HAS_END) {
     if (p.added_q != nullptr) add_term<T>(p, rows, queries, problem, warp_row, lane);
     if constexpr (T::DIM == 128) {
       if (p.out_values != nullptr) {
-        store_rows_int8<T>(p, rows, shared, problem, warp_row, lane);
+        store_rows_int8<T>(p, rows, area, problem, warp_row, lane);
         return;
       }
     }
   }
-  store_rows<T>(p, rows, shared + T::Q_BYTES, problem, warp_row, lane);
+  store_rows<T>(p, rows, area, problem, warp_row, lane);
 }
