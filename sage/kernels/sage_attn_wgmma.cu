@@ -7,10 +7,10 @@
 //   o  = 2^(m - m') o + p . v                                   m64nDk32, sums of a step on the tensor cores, added in f32
 //
 //   block    128 query rows: warpgroup 0 produces, warpgroups 1 and 2 have 64 rows each
-//   shared   barriers | queries 128 x D | STAGES x (two K tiles, two V tiles) | output, or phi, 128 x D bf16 | M, D x D bf16
+//   shared   barriers, notes | queries 128 x D | STAGES x (two K tiles, two V tiles) | output, or phi, 128 x D bf16 | M, D x D bf16
 //            D = 128: 1 + 16 + 4 * 32 + 32 + 32 = 209 KiB
-//   copies   one bulk copy a tile, by one thread, STAGES steps ahead; a full and an empty mbarrier a stage. The second tile of
-//            a step without one is the first again, masked.
+//   copies   one bulk copy a tile, by one warp, STAGES steps ahead; a full and an empty mbarrier a stage, and a note of its
+//            tiles and scales. The second tile of a step without one is the first again, masked.
 //   turns    a warpgroup issues the scores of step n + 1 and the product of step n together, then lets the other issue; its
 //            softmax runs under the other's products
 //   P        a lane's scores of 16 keys are its A operand, as V's keys are permuted: no shuffle
@@ -56,7 +56,8 @@ struct Wide {
 
   // Barriers, 8 bytes each.
   static constexpr uint32_t FULL = BARRIERS_AT, EMPTY = FULL + 8 * STAGES, ADDED = EMPTY + 8 * STAGES;
-  static_assert(ADDED + 8 <= Q_AT);
+  static constexpr uint32_t NOTES_AT = 128;  // what each stage holds: StepNote
+  static_assert(ADDED + 8 <= NOTES_AT && NOTES_AT + STAGES * 48 <= Q_AT);
 };
 
 // The steps of a block: two of the tiles that it sees in each, the second of the last one perhaps missing.
@@ -69,23 +70,47 @@ struct Steps {
   __device__ __forceinline__ uint32_t second(uint32_t n) const { return seen.tile(has_second(n) ? 2 * n + 1 : 2 * n); }
 };
 
-// Brings the tiles of every step. One thread.
+// What a stage holds beside its tiles: their numbers, and the scales of their keys, four for each tile.
+struct StepNote {
+  uint32_t first, second;
+  float first_scale, second_scale;
+};
+constexpr uint32_t NOTE_BYTES = 48, NOTE_SCALES = 16;
+
 template <class W>
-__device__ __forceinline__ void produce(const SageAttnParams& p, const Steps& steps, int64_t problem, uint32_t shared) {
+__device__ __forceinline__ StepNote read_note(Shared<uint8_t> memory, uint32_t stage, int lane) {
+  const Shared<uint8_t> note = memory + (W::NOTES_AT + stage * NOTE_BYTES);
+  const uint2 tiles = load_vector<uint2>(note);
+  const Shared<uint8_t> scales = note + (NOTE_SCALES + lane % 4 * 4);
+  return {tiles.x, tiles.y, load_vector<float>(scales), load_vector<float>(scales + 16)};
+}
+
+// Brings the tiles of every step. One warp.
+template <class W>
+__device__ __forceinline__ void produce(const SageAttnParams& p, const Steps& steps, int64_t problem, Shared<uint8_t> memory, int lane) {
+  const uint32_t shared = shared_address(memory), count = steps.count(), scale_tiles = p.k_group_rows / TILE_K;
   const int64_t first_tile = problem * layout_tiles(p.key_len);
   const Global<const int8_t> k = global(p.k) + first_tile * W::KEY_TILE_BYTES;
   const Global<const uint8_t> v = global(p.v_e4m3) + first_tile * W::VALUE_TILE_BYTES;
-  const uint32_t count = steps.count();
+  const Global<const float> scales = global(p.k_scales) + (problem * p.k_groups + lane % 4 % p.k_group_lanes);
   for (uint32_t n = 0; n < count; ++n) {
     const uint32_t stage = n % W::STAGES, full = shared + W::FULL + 8 * stage;
     const uint32_t keys = shared + W::STAGES_AT + stage * W::STAGE_BYTES, values = keys + W::V_AT;
     const int64_t first = steps.first(n), second = steps.second(n);
+    const uint32_t tile = static_cast<uint32_t>(lane / 4 % 2 == 0 ? first : second);
+    const float scale = scales[tile / scale_tiles * p.k_group_lanes];
     mbarrier_wait(shared + W::EMPTY + 8 * stage, (n / W::STAGES + 1) % 2);  // a fresh stage is empty
-    mbarrier_arrive_expect(full, W::STAGE_BYTES);
-    bulk_copy_to_shared(keys, k + first * W::KEY_TILE_BYTES, W::KEY_TILE_BYTES, full);
-    bulk_copy_to_shared(keys + W::KEY_TILE_BYTES, k + second * W::KEY_TILE_BYTES, W::KEY_TILE_BYTES, full);
-    bulk_copy_to_shared(values, v + first * W::VALUE_TILE_BYTES, W::VALUE_TILE_BYTES, full);
-    bulk_copy_to_shared(values + W::VALUE_TILE_BYTES, v + second * W::VALUE_TILE_BYTES, W::VALUE_TILE_BYTES, full);
+    const Shared<uint8_t> note = memory + (W::NOTES_AT + stage * NOTE_BYTES);
+    if (lane < 8) store_vector(note + (NOTE_SCALES + lane * 4), scale);
+    if (lane == 0) store_vector(note, make_uint2(static_cast<uint32_t>(first), static_cast<uint32_t>(second)));
+    warp_sync();
+    if (lane == 0) {
+      mbarrier_arrive_expect(full, W::STAGE_BYTES);
+      bulk_copy_to_shared(keys, k + first * W::KEY_TILE_BYTES, W::KEY_TILE_BYTES, full);
+      bulk_copy_to_shared(keys + W::KEY_TILE_BYTES, k + second * W::KEY_TILE_BYTES, W::KEY_TILE_BYTES, full);
+      bulk_copy_to_shared(values, v + first * W::VALUE_TILE_BYTES, W::VALUE_TILE_BYTES, full);
+      bulk_copy_to_shared(values + W::VALUE_TILE_BYTES, v + second * W::VALUE_TILE_BYTES, W::VALUE_TILE_BYTES, full);
+    }
   }
 }
 
@@ -143,11 +168,15 @@ struct Turns {
 
 using StepScores = int32_t[STEP_K / 2];
 
+// A sum s becomes the f32 1.5 * 2^23 + s, exactly, when these bits are added to it; what is hidden becomes minus infinity,
+// and is below every sum before that too.
+constexpr int32_t HIDDEN = static_cast<int32_t>(0xff800000u - INTEGER_ZERO_BITS);
+
 template <class W>
-__device__ __forceinline__ void issue_scores(StepScores& s, uint32_t queries, uint32_t keys) {
+__device__ __forceinline__ void issue_scores(StepScores& s, uint64_t queries, uint64_t keys) {
 #pragma unroll
   for (int depth = 0; depth < W::DIM / 32; ++depth) {
-    wgmma_m64k32_s8<STEP_K>(s, swizzled_descriptor<W::DIM>(queries, depth * 32), swizzled_descriptor<W::DIM>(keys, depth * 32), true);
+    wgmma_m64k32_s8<STEP_K>(s, descriptor_behind(queries, depth * 32), descriptor_behind(keys, depth * 32), depth != 0);
   }
   wgmma_commit();
 }
@@ -156,16 +185,15 @@ __device__ __forceinline__ void issue_scores(StepScores& s, uint32_t queries, ui
 using StepWeights = uint32_t[STEP_K / 32][4];
 
 template <class W>
-__device__ __forceinline__ void issue_values(float (&sums)[W::DIM / 2], const StepWeights& weights, uint32_t values) {
+__device__ __forceinline__ void issue_values(float (&sums)[W::DIM / 2], const StepWeights& weights, uint64_t values) {
 #pragma unroll
   for (int part = 0; part < STEP_K / 32; ++part) {
-    const uint32_t tile = values + part / 2 * W::VALUE_TILE_BYTES;
-    wgmma_m64k32_e4m3<W::DIM>(sums, weights[part], swizzled_descriptor<TILE_K>(tile, part % 2 * 32), part != 0);
+    wgmma_m64k32_e4m3<W::DIM>(sums, weights[part], descriptor_behind(values, part / 2 * W::VALUE_TILE_BYTES + part % 2 * 32), part != 0);
   }
   wgmma_commit();
 }
 
-// Makes minus infinity of what a warp's rows, from `first_row` on, do not see of a tile: values 32 half .. of the scores.
+// Hides what a warp's rows, from `first_row` on, do not see of a tile: values 32 half .. of the scores.
 template <class W>
 __device__ __forceinline__ void mask_half(StepScores& s, const SageAttnParams& p, int half, bool is_there, uint32_t tile, int64_t first_row,
                                           int lane) {
@@ -175,25 +203,34 @@ __device__ __forceinline__ void mask_half(StepScores& s, const SageAttnParams& p
 #pragma unroll
   for (int i = 0; i < TILE_K / 2; ++i) {
     const int column = Fragment::c_column(lane, i);
-    if (column >= keys || column > diagonal + Fragment::c_row(lane, i)) s[half * (TILE_K / 2) + i] = static_cast<int32_t>(0xff800000u);
+    if (column >= keys || column > diagonal + Fragment::c_row(lane, i)) s[half * (TILE_K / 2) + i] = HIDDEN;
   }
 }
 
-// Scores become probabilities, and the accumulators of the next scores; the rows' largest score and sum follow.
+// Scores become probabilities; the rows' largest score and sum follow.
 template <class W>
-__device__ __forceinline__ void soften_step(StepWeights& weights, StepScores& s, Rows<W>& rows, float first_scale, float second_scale) {
+__device__ __forceinline__ void soften_step(StepWeights& weights, const StepScores& s, Rows<W>& rows, float first_scale, float second_scale) {
+  const auto number = [](int32_t score) { return float_of(static_cast<uint32_t>(score + INTEGER_ZERO_BITS)) - INTEGER_ZERO; };
+  // The largest of each row and tile: of integers, three at a time, four chains side by side.
+  const auto score = [&](int r, int half, int i) { return s[half * (TILE_K / 2) + i / 2 * 4 + r * 2 + i % 2]; };
+  int32_t largest[2][2];
+#pragma unroll
+  for (int i = 0; i < TILE_K / 4; i += 2) {
+#pragma unroll
+    for (int place = 0; place < 4; ++place) {
+      const int r = place / 2, half = place % 2;
+      const int32_t two = max(score(r, half, i), score(r, half, i + 1));
+      largest[r][half] = i == 0 ? two : max(two, largest[r][half]);
+    }
+  }
   float scale[2][2], shift[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float top[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const auto score = [&](int i) { return float_of(static_cast<uint32_t>(s[half * 32 + i / 2 * 4 + r * 2 + i % 2])); };
-      top[half] = score(0);
-#pragma unroll
-      for (int i = 1; i < TILE_K / 4; ++i) top[half] = fmaxf(top[half], score(i));
       scale[r][half] = fmaf(rows.scale[r], half == 0 ? first_scale : second_scale, TINY);
-      top[half] = (top[half] - INTEGER_ZERO) * scale[r][half];
+      top[half] = number(largest[r][half]) * scale[r][half];
     }
     const float most = fmaxf(rows.most[r], row_max(fmaxf(top[0], top[1])));
     rows.rescale[r] = exp2_fast(rows.most[r] - most);
@@ -208,9 +245,7 @@ __device__ __forceinline__ void soften_step(StepWeights& weights, StepScores& s,
       float p[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        int32_t& score = s[(sixteen * 2 + i / 2) * 4 + r * 2 + i % 2];
-        p[i] = exp2_fast(fmaf(float_of(static_cast<uint32_t>(score)) - INTEGER_ZERO, scale[r][sixteen / 4], shift[r]));
-        score = INTEGER_ZERO_BITS;
+        p[i] = exp2_fast(fmaf(number(s[(sixteen * 2 + i / 2) * 4 + r * 2 + i % 2]), scale[r][sixteen / 4], shift[r]));
         sum[r] += p[i];
       }
       weights[sixteen / 2][sixteen % 2 * 2 + r] = pack_e4m3(p[0], p[1], p[2], p[3]);
@@ -258,9 +293,6 @@ __device__ __forceinline__ void consume(const SageAttnParams& p, const Steps& st
   }
 #pragma unroll
   for (int i = 0; i < D / 2; ++i) rows.out[0][i / 4][i % 4] = 0.0f;
-  const Global<const float> k_scales = global(p.k_scales) + (problem * p.k_groups + lane % 4 % p.k_group_lanes);
-  const uint32_t scale_tiles = p.k_group_rows / TILE_K;
-  const auto k_scale = [&](uint32_t tile) -> float { return k_scales[tile / scale_tiles * p.k_group_lanes]; };
 
   cp_async_wait_group<0>();
   fence_proxy_async();
@@ -270,52 +302,46 @@ __device__ __forceinline__ void consume(const SageAttnParams& p, const Steps& st
     StepScores s;
     StepWeights weights;
     float sums[D / 2];
-#pragma unroll
-    for (int i = 0; i < STEP_K / 2; ++i) s[i] = INTEGER_ZERO_BITS;
-    uint32_t first = steps.first(0), second = steps.second(0);
-    float first_scale = k_scale(first), second_scale = k_scale(second);
+    const uint64_t q = swizzled_descriptor<D>(queries, 0), k = swizzled_descriptor<D>(stages, 0);
+    const uint64_t v = swizzled_descriptor<TILE_K>(stages + W::V_AT, 0);
     mbarrier_wait(shared + W::FULL, 0);
+    StepNote note = read_note<W>(memory, 0, lane);
     turns.take();
     wgmma_fence();
-    issue_scores<W>(s, queries, stages);
+    issue_scores<W>(s, q, k);
     turns.give();
     wgmma_wait<0>();
 
     // The scores of step n are there: what follows them, up to the products that read them.
     const auto soften = [&](uint32_t n) {
-      const int64_t first_key = static_cast<int64_t>(first) * TILE_K, second_key = static_cast<int64_t>(second) * TILE_K;
+      const int64_t first_key = static_cast<int64_t>(note.first) * TILE_K, second_key = static_cast<int64_t>(note.second) * TILE_K;
       const bool has_second = steps.has_second(n);
       const int64_t last_seen = p.causal != 0 ? min(warp_row, p.key_len - 1) : p.key_len - 1;  // by all of the warp's rows
-      if (first_key + TILE_K - 1 > last_seen) mask_half<W>(s, p, 0, true, first, warp_row, lane);
-      if (!has_second || second_key + TILE_K - 1 > last_seen) mask_half<W>(s, p, 1, has_second, second, warp_row, lane);
-      soften_step<W>(weights, s, rows, first_scale, second_scale);
+      if (first_key + TILE_K - 1 > last_seen) mask_half<W>(s, p, 0, true, note.first, warp_row, lane);
+      if (!has_second || second_key + TILE_K - 1 > last_seen) mask_half<W>(s, p, 1, has_second, note.second, warp_row, lane);
+      soften_step<W>(weights, s, rows, note.first_scale, note.second_scale);
     };
     const auto release = [&](uint32_t n) {
       if (lane == 0) mbarrier_arrive(shared + W::EMPTY + 8 * (n % W::STAGES));
     };
     for (uint32_t n = 0; n + 1 < count; ++n) {
-      const uint32_t next_first = steps.first(n + 1), next_second = steps.second(n + 1);
-      const float next_first_scale = k_scale(next_first), next_second_scale = k_scale(next_second);
       soften(n);
       const uint32_t next_stage = (n + 1) % W::STAGES;
       mbarrier_wait(shared + W::FULL + 8 * next_stage, (n + 1) / W::STAGES % 2);
       turns.take();
       wgmma_fence();
-      issue_scores<W>(s, queries, stages + next_stage * W::STAGE_BYTES);
-      issue_values<W>(sums, weights, stages + n % W::STAGES * W::STAGE_BYTES + W::V_AT);
+      issue_scores<W>(s, q, descriptor_behind(k, next_stage * W::STAGE_BYTES));
+      issue_values<W>(sums, weights, descriptor_behind(v, n % W::STAGES * W::STAGE_BYTES));
       turns.give();
+      note = read_note<W>(memory, next_stage, lane);
       wgmma_wait<0>();
       release(n);
       promote<W>(rows, sums);
-      first = next_first;
-      second = next_second;
-      first_scale = next_first_scale;
-      second_scale = next_second_scale;
     }
     soften(count - 1);
     turns.take();
     wgmma_fence();
-    issue_values<W>(sums, weights, stages + (count - 1) % W::STAGES * W::STAGE_BYTES + W::V_AT);
+    issue_values<W>(sums, weights, descriptor_behind(v, (count - 1) % W::STAGES * W::STAGE_BYTES));
     if (warpgroup == 0) turns.give();  // nobody waits for the last turn's end
     wgmma_wait<0>();
     promote<W>(rows, sums);
@@ -378,7 +404,7 @@ __device__ __forceinline__ void attend_wide(const SageAttnParams& p) {
 
   if (threadIdx.x < WARPGROUP) {
     give_registers<40>();
-    if (threadIdx.x == 0) produce<W>(p, steps, problem, shared);
+    if (threadIdx.x < WARP) produce<W>(p, steps, problem, memory, static_cast<int>(threadIdx.x));
     if (threadIdx.x >= WARP && has_added) {
       prepare_added<W>(p, memory + W::OUT_AT, problem, block_row, shared, static_cast<int>(threadIdx.x) - WARP);
     }
