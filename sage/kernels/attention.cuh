@@ -31,6 +31,8 @@ constexpr float LOWEST = -1e30f;
 // 1.5 * 2^23, and its bits.
 constexpr float INTEGER_ZERO = 12582912.0f;
 constexpr int32_t INTEGER_ZERO_BITS = 0x4B400000;
+// Below every sum that is seen.
+constexpr float LOWEST_SUM = INTEGER_ZERO - 4194304.0f;
 // log2(448), as the official kernels write it.
 constexpr float E4M3_OFFSET = 8.807f;
 // Added to a scale: a block of zeros has scale 0, and minus infinity times 0 would be no number.
@@ -242,13 +244,17 @@ __device__ __forceinline__ void soften(Weights<T>& weights, const ScoreTile (&s)
 #pragma unroll
     for (int i = 1; i < TILE_K / 4; ++i) top = fmaxf(top, score(i));
     const float scale = rows.scale[r] * k_scale + TINY;
-    const float most = fmaxf(rows.most[r], row_max((top - INTEGER_ZERO) * scale));
+    const float top_score = (top - INTEGER_ZERO) * scale;
+    const float most = fmaxf(rows.most[r], row_max(top_score));
     rows.rescale[r] = exp2_fast(rows.most[r] - most);
     rows.most[r] = most;
-    const float shift = T::IS_F16 ? -most : E4M3_OFFSET - most;
+    // Relative to this lane's largest sum, which is exact: a difference of scores would lose their last bits where they are
+    // large, and a probability exceed one.
+    top = fmaxf(top, LOWEST_SUM);
+    const float shift = top_score - most + (T::IS_F16 ? 0.0f : E4M3_OFFSET);
     float sum = 0.0f;
     const auto probability = [&](int i) {
-      const float p = exp2_fast(fmaf(score(i) - INTEGER_ZERO, scale, shift));
+      const float p = exp2_fast(fmaf(score(i) - top, scale, shift));
       sum += p;
       return p;
     };

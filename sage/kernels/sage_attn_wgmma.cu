@@ -38,6 +38,7 @@ namespace {
 
 constexpr int WARPGROUP = 128, CONSUMERS = 2, WGMMA_THREADS = (1 + CONSUMERS) * WARPGROUP;
 constexpr int WARPGROUP_ROWS = 64, STEP_K = 2 * TILE_K, FEATURE_WARPS = 3;
+constexpr float NOTHING = -INFINITY;  // the score of no key
 constexpr uint32_t TURN_BARRIER = 1, ROWS_BARRIER = 3;  // the first of two each
 
 template <int D>
@@ -168,9 +169,12 @@ struct Turns {
 
 using StepScores = int32_t[STEP_K / 2];
 
-// A sum s becomes the f32 1.5 * 2^23 + s, exactly, when these bits are added to it; what is hidden becomes minus infinity,
-// and is below every sum before that too.
-constexpr int32_t HIDDEN = static_cast<int32_t>(0xff800000u - INTEGER_ZERO_BITS);
+// A key that is not seen: far below every sum (at most 2^21), and so far that the f32 whose bits are HIDDEN minus a sum plus
+// those of 1.5 * 2^23 is about -2^127.
+constexpr int32_t HIDDEN = static_cast<int32_t>(0xff000000u - INTEGER_ZERO_BITS);
+
+// A sum as f32, exactly.
+__device__ __forceinline__ float number(int32_t sum) { return float_of(static_cast<uint32_t>(sum + INTEGER_ZERO_BITS)) - INTEGER_ZERO; }
 
 template <class W>
 __device__ __forceinline__ void issue_scores(StepScores& s, uint64_t queries, uint64_t keys) {
@@ -210,7 +214,6 @@ __device__ __forceinline__ void mask_half(StepScores& s, const SageAttnParams& p
 // Scores become probabilities; the rows' largest score and sum follow.
 template <class W>
 __device__ __forceinline__ void soften_step(StepWeights& weights, const StepScores& s, Rows<W>& rows, float first_scale, float second_scale) {
-  const auto number = [](int32_t score) { return float_of(static_cast<uint32_t>(score + INTEGER_ZERO_BITS)) - INTEGER_ZERO; };
   // The largest of each row and tile: of integers, three at a time, four chains side by side.
   const auto score = [&](int r, int half, int i) { return s[half * (TILE_K / 2) + i / 2 * 4 + r * 2 + i % 2]; };
   int32_t largest[2][2];
@@ -223,29 +226,33 @@ __device__ __forceinline__ void soften_step(StepWeights& weights, const StepScor
       largest[r][half] = i == 0 ? two : max(two, largest[r][half]);
     }
   }
-  float scale[2][2], shift[2];
+  // A probability is worked out relative to this lane's largest sum, as in attention.cuh.
+  float scale[2][2], shift[2][2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float top[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       scale[r][half] = fmaf(rows.scale[r], half == 0 ? first_scale : second_scale, TINY);
-      top[half] = number(largest[r][half]) * scale[r][half];
+      top[half] = largest[r][half] == HIDDEN ? NOTHING : number(largest[r][half]) * scale[r][half];
     }
     const float most = fmaxf(rows.most[r], row_max(fmaxf(top[0], top[1])));
     rows.rescale[r] = exp2_fast(rows.most[r] - most);
     rows.most[r] = most;
-    shift[r] = E4M3_OFFSET - most;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) shift[r][half] = top[half] - most + E4M3_OFFSET;
   }
   float sum[2] = {0.0f, 0.0f};
 #pragma unroll
   for (int sixteen = 0; sixteen < STEP_K / 16; ++sixteen) {
+    const int half = sixteen / 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float p[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        p[i] = exp2_fast(fmaf(number(s[(sixteen * 2 + i / 2) * 4 + r * 2 + i % 2]), scale[r][sixteen / 4], shift[r]));
+        const int32_t score = s[(sixteen * 2 + i / 2) * 4 + r * 2 + i % 2];
+        p[i] = exp2_fast(fmaf(number(score - largest[r][half]), scale[r][half], shift[r][half]));
         sum[r] += p[i];
       }
       weights[sixteen / 2][sixteen % 2 * 2 + r] = pack_e4m3(p[0], p[1], p[2], p[3]);
