@@ -80,7 +80,8 @@ fn with_doc_comments(bindings: &str) -> String {
     let line = |line: &str| match line.trim_start().strip_prefix("#[doc = \"").and_then(|rest| rest.strip_suffix("\"]")) {
         Some(text) => {
             let indent = &line[..line.len() - line.trim_start().len()];
-            format!("{indent}/// {}\n", text.trim_start_matches([' ', '<']))
+            let text = text.trim_start_matches([' ', '<']).replace("\\n ", &format!("\n{indent}/// "));
+            format!("{indent}/// {text}\n")
         }
         None => format!("{line}\n"),
     };

@@ -67,6 +67,11 @@ TW_DEVICE uint64_t swizzled_descriptor(uint32_t tile, uint32_t depth) {
   return matrix_descriptor(tile + depth, 16, Swizzled<ROW_BYTES>::PATTERN_BYTES, Swizzled<ROW_BYTES>::KIND);
 }
 
+// The descriptor of an operand that lies `bytes` (a multiple of 16) behind another: one 32-bit addition.
+TW_DEVICE uint64_t descriptor_behind(uint64_t descriptor, uint32_t bytes) {
+  return (descriptor & 0xffffffff00000000u) | (static_cast<uint32_t>(descriptor) + (bytes >> 4));
+}
+
 // Fragments
 //
 // How mma.sync (and, row block by row block, wgmma) spreads matrices over a warp. Lane l is g = l / 4, t = l % 4.

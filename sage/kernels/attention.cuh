@@ -11,12 +11,14 @@
 //   copies   cp.async, one group a tile, STAGES - 1 tiles ahead; one barrier a tile
 //   scores   an accumulator starts at the bits of 1.5 * 2^23, so that its bits, read as f32, are 1.5 * 2^23 + the sum,
 //            exactly (|sum| <= 2^21 at D = 128): no conversion
+//   end      attention_end.cuh: a term of low rank that is added, an int8 output
 //   edge     keys past the end or above the diagonal become minus infinity; rows past the end are zeros and not stored
 //   sums     f16: f32 accumulators; e4m3: p = 2^(s - m + 8.807) <= 448, f16 accumulators over 64 keys (|v| <= 2.25 keeps
 //            them in range), added to f32
 #pragma once
 #include <type_traits>
 
+#include "attention_end.cuh"
 #include "kernel.cuh"
 #include "ptx.cuh"
 #include "sage_params.h"
@@ -29,6 +31,8 @@ constexpr float LOWEST = -1e30f;
 // 1.5 * 2^23, and its bits.
 constexpr float INTEGER_ZERO = 12582912.0f;
 constexpr int32_t INTEGER_ZERO_BITS = 0x4B400000;
+// Below every sum that is seen.
+constexpr float LOWEST_SUM = INTEGER_ZERO - 4194304.0f;
 // log2(448), as the official kernels write it.
 constexpr float E4M3_OFFSET = 8.807f;
 // Added to a scale: a block of zeros has scale 0, and minus infinity times 0 would be no number.
@@ -94,13 +98,13 @@ __device__ __forceinline__ KeyTiles visible_tiles(const SageAttnParams& p, int64
 }
 
 // Copies rows of WIDTH bytes, one `stride` values after the other, into a tile of ROWS of them; rows from `rows` on become
-// zeros. A thread copies the same chunk of every PASS_ROWS-th row.
+// zeros. By THREADS threads, of which each copies the same chunk of every PASS_ROWS-th row.
 template <int ROWS, int WIDTH, int THREADS>
 struct Copy {
   static constexpr int ROW_BYTES = WIDTH < 128 ? WIDTH : 128, CHUNKS = WIDTH / CHUNK_BYTES, PASS_ROWS = THREADS / CHUNKS;
   static_assert(WIDTH % ROW_BYTES == 0 && ROWS % PASS_ROWS == 0 && PASS_ROWS % 8 == 0, "whole passes, the same swizzle in each");
 
-  static __device__ __forceinline__ int row() { return static_cast<int>(threadIdx.x) / CHUNKS; }
+  static __device__ __forceinline__ int row() { return static_cast<int>(threadIdx.x) % THREADS / CHUNKS; }
   static __device__ __forceinline__ int chunk() { return static_cast<int>(threadIdx.x) % CHUNKS; }
 
   // Where this thread begins in a matrix.
@@ -240,13 +244,17 @@ __device__ __forceinline__ void soften(Weights<T>& weights, const ScoreTile (&s)
 #pragma unroll
     for (int i = 1; i < TILE_K / 4; ++i) top = fmaxf(top, score(i));
     const float scale = rows.scale[r] * k_scale + TINY;
-    const float most = fmaxf(rows.most[r], row_max((top - INTEGER_ZERO) * scale));
+    const float top_score = (top - INTEGER_ZERO) * scale;
+    const float most = fmaxf(rows.most[r], row_max(top_score));
     rows.rescale[r] = exp2_fast(rows.most[r] - most);
     rows.most[r] = most;
-    const float shift = T::IS_F16 ? -most : E4M3_OFFSET - most;
+    // Relative to this lane's largest sum, which is exact: a difference of scores would lose their last bits where they are
+    // large, and a probability exceed one.
+    top = fmaxf(top, LOWEST_SUM);
+    const float shift = top_score - most + (T::IS_F16 ? 0.0f : E4M3_OFFSET);
     float sum = 0.0f;
     const auto probability = [&](int i) {
-      const float p = exp2_fast(fmaf(score(i) - INTEGER_ZERO, scale, shift));
+      const float p = exp2_fast(fmaf(score(i) - top, scale, shift));
       sum += p;
       return p;
     };
@@ -322,12 +330,9 @@ __device__ __forceinline__ void weigh_e4m3(const Weights<T>& weights, Rows<T>& r
   }
 }
 
-// Divides, and stores a warp's rows by way of shared memory, 16 bytes a lane side by side.
+// out = out / l, and the log-sum-exp. The values' scales too.
 template <class T>
-__device__ __forceinline__ void store_rows(const SageAttnParams& p, Rows<T>& rows, Shared<uint8_t> stages, int64_t problem,
-                                           int64_t first_row, int lane) {
-  using OutRows = typename T::OutRows;
-  const Shared<uint8_t> area = stages + warp_index() * (T::WARP_ROWS * T::DIM * 2);
+__device__ __forceinline__ void divide_rows(const SageAttnParams& p, Rows<T>& rows, int64_t problem, int64_t first_row, int lane) {
   const Global<const float> v_scales = global(p.v_scales) + problem * T::DIM;
   const Global<float> lse = global(p.lse) + problem * p.query_len;
 #pragma unroll
@@ -340,14 +345,92 @@ __device__ __forceinline__ void store_rows(const SageAttnParams& p, Rows<T>& row
     const float share = sum == 0.0f ? 0.0f : divide(1.0f, sum);
 #pragma unroll
     for (int tile = 0; tile < T::DIM / 8; ++tile) {
-      float low = rows.out[r / 2][tile][r % 2 * 2] * share, high = rows.out[r / 2][tile][r % 2 * 2 + 1] * share;
-      const int column = tile * 8 + lane % 4 * 2;
+      float &low = rows.out[r / 2][tile][r % 2 * 2], &high = rows.out[r / 2][tile][r % 2 * 2 + 1];
+      low *= share;
+      high *= share;
       if constexpr (!T::IS_F16) {
-        const float2 scale = load_vector_readonly<float2>(v_scales + column);
+        const float2 scale = load_vector_readonly<float2>(v_scales + (tile * 8 + lane % 4 * 2));
         low *= scale.x;
         high *= scale.y;
       }
-      store_vector(area + (column / 64 * (T::WARP_ROWS * 128) + OutRows::byte(row, column % 64 * 2)), pack_bf16(low, high));
+    }
+  }
+}
+
+// Adds the term of low rank to a warp's rows. By the whole block: M lies at the start of shared memory, which is free.
+template <class T>
+__device__ __forceinline__ void add_term(const SageAttnParams& p, Rows<T>& rows, uint32_t shared, int64_t problem, int64_t first_row, int lane) {
+  constexpr int DEPTHS = T::DIM / 16;
+  const Global<const tw_bf16> state = global(p.added_state) + problem * (T::DIM + 1) * T::DIM;
+  using CopyState = Copy<T::DIM, T::DIM * 2, T::THREADS>;
+  static_assert(T::DIM * T::DIM * 2 <= T::SHARED_BYTES, "M fits where the queries and the stages were");
+  CopyState::run(shared, CopyState::start(state, T::DIM), T::DIM, T::DIM);
+  cp_async_commit();
+
+  // Features in the place of A operands, while M is on its way.
+  uint32_t a[T::M_TILES][DEPTHS][4];
+  const Global<const tw_bf16> z = state + T::DIM * T::DIM + lane % 4 * 2;
+#pragma unroll
+  for (int r = 0; r < T::M_TILES * 2; ++r) {
+    const int64_t row = min(first_row + r / 2 * 16 + r % 2 * 8 + lane / 4, p.query_len - 1);
+    const Global<const tw_bf16> q = global(p.added_q) + ((problem * p.query_len + row) * T::DIM + lane % 4 * 2);
+    float x[T::DIM / 4];
+#pragma unroll
+    for (int pair = 0; pair < T::DIM / 8; ++pair) {
+      const uint32_t values = load_vector_readonly<uint32_t>(q + pair * 8);
+      x[pair * 2] = low_bf16(values);
+      x[pair * 2 + 1] = high_bf16(values);
+    }
+    weigh_features<4>(x, p.feature, [&](int i) {
+      const uint32_t values = load_vector_readonly<uint32_t>(z + i / 2 * 8);
+      return i % 2 == 0 ? low_bf16(values) : high_bf16(values);
+    });
+#pragma unroll
+    for (int pair = 0; pair < T::DIM / 8; ++pair) a[r / 2][pair / 2][pair % 2 * 2 + r % 2] = pack_bf16(x[pair * 2], x[pair * 2 + 1]);
+  }
+  if (p.added_bias != nullptr) {
+    const Global<const float> bias = global(p.added_bias) + lane % 4 * 2;
+#pragma unroll
+    for (int tile = 0; tile < T::DIM / 8; ++tile) {
+      const float2 two = load_vector_readonly<float2>(bias + tile * 8);
+#pragma unroll
+      for (int i = 0; i < T::M_TILES * 4; ++i) rows.out[i / 4][tile][i % 4] += i % 2 == 0 ? two.x : two.y;
+    }
+  }
+  cp_async_wait_group<0>();
+  block_sync();
+
+  using StateRows = Swizzled<128>;
+  const uint32_t place = shared + StateRows::chunk(LoadMatrix::b_column(lane), LoadMatrix::b_chunk(lane));
+#pragma unroll
+  for (int depth = 0; depth < DEPTHS; ++depth) {
+#pragma unroll
+    for (int column = 0; column < T::DIM / 16; ++column) {
+      uint32_t b[4];
+      ldmatrix_x4(b, chunks_right(place, depth % 4 * 2) + (depth / 4 * T::DIM + column * 16) * 128);
+#pragma unroll
+      for (int m = 0; m < T::M_TILES; ++m) {
+        mma_m16n8k16_bf16(rows.out[m][column * 2], a[m][depth], b[0], b[1]);
+        mma_m16n8k16_bf16(rows.out[m][column * 2 + 1], a[m][depth], b[2], b[3]);
+      }
+    }
+  }
+  block_sync();  // shared memory is free again
+}
+
+// Stores a warp's rows by way of `area`, its own part of shared memory, 16 bytes a lane side by side.
+template <class T>
+__device__ __forceinline__ void store_rows(const SageAttnParams& p, const Rows<T>& rows, Shared<uint8_t> area, int64_t problem,
+                                           int64_t first_row, int lane) {
+  using OutRows = typename T::OutRows;
+#pragma unroll
+  for (int r = 0; r < T::M_TILES * 2; ++r) {
+    const int row = r / 2 * 16 + r % 2 * 8 + lane / 4;
+#pragma unroll
+    for (int tile = 0; tile < T::DIM / 8; ++tile) {
+      const int column = tile * 8 + lane % 4 * 2;
+      store_vector(area + (column / 64 * (T::WARP_ROWS * 128) + OutRows::byte(row, column % 64 * 2)),
+                   pack_bf16(rows.out[r / 2][tile][r % 2 * 2], rows.out[r / 2][tile][r % 2 * 2 + 1]));
     }
   }
   warp_sync();
@@ -362,9 +445,47 @@ __device__ __forceinline__ void store_rows(const SageAttnParams& p, Rows<T>& row
   }
 }
 
-// The whole kernel. Block x has the rows of tile x % tiles of head x / tiles; under a causal mask the last tiles, which see
-// the most, come first.
+// The same as int8, a scale for each row.
 template <class T>
+__device__ __forceinline__ void store_rows_int8(const SageAttnParams& p, Rows<T>& rows, Shared<uint8_t> area, int64_t problem,
+                                                int64_t first_row, int lane) {
+  using OutRows = typename T::OutRows;
+  const int64_t sample = problem / p.heads, head = problem % p.heads;
+  const Global<float> scales = global(p.out_scales) + (sample * p.query_len * p.heads + head);
+#pragma unroll
+  for (int r = 0; r < T::M_TILES * 2; ++r) {
+    float(&out)[T::DIM / 8][4] = rows.out[r / 2];
+    const int half = r % 2 * 2, row = r / 2 * 16 + r % 2 * 8 + lane / 4;
+    float amax = INT8_AMAX_FLOOR;
+#pragma unroll
+    for (int tile = 0; tile < T::DIM / 8; ++tile) {
+      round_to_bf16(out[tile][half], out[tile][half + 1]);
+      amax = fmaxf(amax, fmaxf(fabsf(out[tile][half]), fabsf(out[tile][half + 1])));
+    }
+    amax = row_max(amax);
+    const float factor = divide(INT8_LEVELS, amax);
+    if (lane % 4 == 0 && first_row + row < p.query_len) scales[(first_row + row) * p.heads] = divide(amax, INT8_LEVELS);
+#pragma unroll
+    for (int tile = 0; tile < T::DIM / 8; ++tile) {
+      const uint32_t low = static_cast<uint32_t>(to_s8(out[tile][half] * factor)), high = static_cast<uint32_t>(to_s8(out[tile][half + 1] * factor));
+      store_vector(area + OutRows::byte(row, tile * 8 + lane % 4 * 2), static_cast<uint16_t>(permute_bytes(low, high, 0x0040)));
+    }
+  }
+  warp_sync();
+  constexpr int CHUNKS = 128 / CHUNK_BYTES;
+  const int chunk = lane % CHUNKS;
+  const Global<int8_t> out = global(p.out_values) + (sample * p.out_sample_stride + head * p.out_head_stride + chunk * CHUNK_BYTES);
+#pragma unroll 4
+  for (int row = lane / CHUNKS; row < T::WARP_ROWS; row += WARP / CHUNKS) {
+    if (first_row + row >= p.query_len) break;
+    store_vector(out + (first_row + row) * p.out_row_stride, load_vector<uint4>(area + OutRows::chunk(row, chunk)));
+  }
+}
+
+// The whole kernel. Block x has the rows of tile x % tiles of head x / tiles; under a causal mask the last tiles, which see
+// the most, come first. HAS_END: the kernels that add a term of low rank, or give int8, where the operands ask for it; the
+// others are spared the registers.
+template <class T, bool HAS_END = false>
 __device__ __forceinline__ void attend(const SageAttnParams& p) {
   const int lane = lane_index(), warp = warp_index();
   const uint32_t q_tiles = static_cast<uint32_t>((p.query_len + T::TILE_Q - 1) / T::TILE_Q);
@@ -439,5 +560,16 @@ __device__ __forceinline__ void attend(const SageAttnParams& p) {
 
   cp_async_wait_group<0>();
   block_sync();  // the stages are free
-  store_rows<T>(p, rows, shared + T::Q_BYTES, problem, warp_row, lane);
+  const Shared<uint8_t> area = shared + (T::Q_BYTES + warp * (T::WARP_ROWS * T::DIM * 2));
+  divide_rows<T>(p, rows, problem, warp_row, lane);
+  if constexpr (HAS_END) {
+    if (p.added_q != nullptr) add_term<T>(p, rows, queries, problem, warp_row, lane);
+    if constexpr (T::DIM == 128) {
+      if (p.out_values != nullptr) {
+        store_rows_int8<T>(p, rows, area, problem, warp_row, lane);
+        return;
+      }
+    }
+  }
+  store_rows<T>(p, rows, area, problem, warp_row, lane);
 }

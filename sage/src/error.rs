@@ -32,6 +32,17 @@ pub enum Error {
         /// Heads over the batch of the shape.
         heads: usize,
     },
+    /// Keys in one form and values in another: kernels read rows of both, or tiles of both.
+    #[error("keys in {keys} with values in {values}: both must be in rows, or both in tiles")]
+    MixedForms {
+        /// Form of the keys.
+        keys: &'static str,
+        /// Form of the values.
+        values: &'static str,
+    },
+    /// An int8 output of heads that lie one after the other.
+    #[error("an int8 output needs the heads of a token side by side (Blhd)")]
+    Int8Layout,
     /// A setting lies outside what the operation supports.
     #[error("{what}: {found} is not supported, it must be {must}")]
     Setting {

@@ -7,7 +7,10 @@ mod bindings;
 
 use bindings::{Bindings, demand_bindings};
 
-const TABLE: [Bindings; 1] = [Bindings { header: "prepare_params.h", rust: "src/device/prepare/params.rs" }];
+const TABLE: [Bindings; 2] = [
+    Bindings { header: "prepare_params.h", rust: "src/device/prepare/params.rs" },
+    Bindings { header: "sage_params.h", rust: "src/device/params.rs" },
+];
 
 #[test]
 fn the_parameter_structs_are_what_bindgen_reads_in_the_headers() {

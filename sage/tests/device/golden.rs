@@ -6,14 +6,18 @@ use half::f16;
 use safetensors::SafeTensors;
 use turbowan_cuda::AttnShape;
 use turbowan_reference::metrics::{Bound, Verdict};
+use turbowan_sage::device::Format;
 use turbowan_sage::{Fp8Values, Groups, Quantised, Sage, TOKEN_ORDER, Tile};
 
-use crate::{HostValues, Problem, devices};
+use crate::twin::formats;
+use crate::{HostValues, Problem, on_every_chip};
 
 /// bf16 output; the recorded Triton run sums in f16 over 64 keys.
 const F16_PRODUCT: Bound = Bound::relative_l2(2.5e-3);
 /// e4m3 product of the recorded naive run: sums in f32, ours in f16.
 const FP8_PRODUCT: Bound = Bound::relative_l2(6e-3);
+/// The recorded naive run has the kernel's steps and sums in f32; bf16 against f16 outputs.
+const TILED_PRODUCT: Bound = Bound::relative_l2(2.5e-3);
 
 struct Golden<'a>(SafeTensors<'a>);
 
@@ -54,11 +58,11 @@ fn the_official_integers_give_the_official_output() {
         let shape = AttnShape::cross(batch, heads, query_len, k.shape()[2], head_dim).unwrap();
         let causal = case.contains("causal");
         let values = golden.f16("v");
-        for device in devices() {
+        for device in on_every_chip() {
             let run = |variant: &str, sage: Sage, values: HostValues<'_>| {
                 let q = golden.rows(variant, "q", sage.granularity.query_groups(), shape.query_len);
                 let k = golden.rows(variant, "k", sage.granularity.key_groups(), shape.key_len);
-                Problem { q: &q, k: &k, values, map: None, shape, causal, sage }.run(&device).unwrap().out
+                Problem { q: &q, k: &k, values, map: None, added: None, shape, causal, sage }.run(&device).unwrap().out
             };
             for (variant, sage, output) in [
                 ("triton_block", Sage::triton_per_block(), "triton_block.out_official_f16"),
@@ -69,10 +73,19 @@ fn the_official_integers_give_the_official_output() {
                 let got = run(variant, sage, HostValues::F16(&values));
                 Verdict::of(&got, &want, F16_PRODUCT).demand(&format!("{device:?} {case} {variant}"));
             }
-            let fp8 = golden.fp8("2.25", shape.key_len.next_multiple_of(64));
-            let want: Vec<f32> = golden.f16("thread_sm89.out_naive_pv_fp8_smax2.25").into_iter().map(f16::to_f32).collect();
-            let got = run("thread_sm89", Sage::per_thread(Tile::SM80), HostValues::Fp8(&fp8));
-            Verdict::of(&got, &want, FP8_PRODUCT).demand(&format!("{device:?} {case} e4m3"));
+            for (format, scale_max, variant, sage, bound) in [
+                (Format::Fp8, "2.25", "thread_sm89", Sage::per_thread(Tile::SM80), FP8_PRODUCT),
+                (Format::Tiled, "448.0", "thread_sm90", Sage::per_thread(Tile::SM90), TILED_PRODUCT),
+            ] {
+                if !formats(&device).contains(&format) {
+                    continue;
+                }
+                let fp8 = golden.fp8(scale_max, shape.key_len.next_multiple_of(64));
+                let output = format!("{variant}.out_naive_pv_fp8_smax{scale_max}");
+                let want: Vec<f32> = golden.f16(&output).into_iter().map(f16::to_f32).collect();
+                let values = if format == Format::Fp8 { HostValues::Fp8(&fp8) } else { HostValues::Tiled(&fp8) };
+                Verdict::of(&run(variant, sage, values), &want, bound).demand(&format!("{device:?} {case} {format:?}"));
+            }
         }
     }
 }
