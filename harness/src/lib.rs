@@ -2,10 +2,12 @@
 
 pub mod allocator;
 pub mod atomic_file;
+pub mod bench;
 pub mod cmd;
 pub mod conform;
 pub mod error;
 pub mod progress;
+pub mod record;
 pub mod request;
 pub mod run;
 pub mod sidecar;

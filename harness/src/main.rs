@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{conform, doctor, flags, generate, init_tiny, inspect, rerun};
+use turbowan::cmd::{bench, conform, doctor, flags, generate, init_tiny, inspect, rerun};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -25,6 +25,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Recorded runs of the official code, replayed.
     Conform(conform::Conform),
+    /// Operations, checked and then timed, on shapes that a user meets.
+    Bench(bench::Bench),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
     /// A small model with random weights, in the official layout.
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
         Command::Rerun(args) => rerun::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Conform(args) => conform::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };

@@ -1,5 +1,6 @@
 //! One command a file: flags in, a report for a person or for a machine out.
 
+pub mod bench;
 pub mod conform;
 pub mod doctor;
 pub mod flags;
