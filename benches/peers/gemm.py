@@ -2,18 +2,17 @@
 
     python benches/peers/gemm.py 2048x1536x1536 2048x8960x1536 --threads 2 --repeats 9
 
-Each shape is rows x out x input, as in `cargo run --release -p turbowan-cuda --example gemm_speed`. Prints one JSON
-object with seconds (min and median) for each shape and number format. PyTorch is installed by whoever runs this,
-never by CI.
+Each shape is rows x out x input. Prints one JSON line a shape and number format (line.py says which fields). PyTorch is
+installed by whoever runs this, never by CI.
 """
 
 import argparse
-import json
-import statistics
 import time
 
 import torch
 import torch.nn.functional as F
+
+from line import print_line
 
 FORMATS = {"f32": torch.float32, "bf16": torch.bfloat16}
 
@@ -37,38 +36,23 @@ def time_shape(sizes, name, repeats):
             start = time.perf_counter()
             F.linear(x, weight)
             seconds.append(time.perf_counter() - start)
-    flop = 2 * rows * out * width
-    return {
-        "shape": sizes,
-        "format": name,
-        "min_s": min(seconds),
-        "median_s": statistics.median(seconds),
-        "gflop_per_s": flop / statistics.median(seconds) / 1e9,
-        "best_gflop_per_s": flop / min(seconds) / 1e9,
-    }
+    return seconds
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    default = ["2048x1536x1536", "2048x8960x1536", "2048x1536x8960", "2048x2048x2048"]
+    default = ["2048x1536x1536", "2048x8960x1536", "2048x1536x8960"]
     parser.add_argument("shapes", nargs="*", type=parse_shape, default=[parse_shape(text) for text in default])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=["f32"])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    print(
-        json.dumps(
-            {
-                "op": "linear",
-                "torch": torch.__version__,
-                "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-                "threads": args.threads,
-                "cases": [time_shape(shape, name, args.repeats) for shape in args.shapes for name in args.formats],
-            },
-            indent=1,
-        )
-    )
+    for sizes in args.shapes:
+        shape = dict(zip(("rows", "out", "input"), sizes))
+        for name in args.formats:
+            print_line("pytorch", torch.__version__, f"linear {name}", "linear", shape, args.threads, time_shape(sizes, name, args.repeats),
+                       cpu_capability=torch.backends.cpu.get_cpu_capability())
 
 
 if __name__ == "__main__":

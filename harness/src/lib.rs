@@ -8,6 +8,7 @@ pub mod conform;
 pub mod error;
 pub mod progress;
 pub mod record;
+pub mod report;
 pub mod request;
 pub mod run;
 pub mod sidecar;

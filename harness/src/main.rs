@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{bench, conform, doctor, flags, generate, init_tiny, inspect, rerun};
+use turbowan::cmd::{bench, conform, doctor, flags, generate, init_tiny, inspect, report, rerun};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -29,6 +29,8 @@ enum Command {
     Bench(bench::Bench),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
+    /// Pages about this program, written from what it holds.
+    Report(report::Report),
     /// A small model with random weights, in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         Command::Conform(args) => conform::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Report(args) => report::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {

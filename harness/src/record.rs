@@ -14,6 +14,7 @@
 //! | `seconds` | median, min, quartiles, median deviation, count |
 //! | `cost` | operations of the dense formula, those carried out, bytes |
 //! | `rates` | `effective_tops`, `actual_tops`, `gigabytes_per_s` at the median, and their shares of the ceilings |
+//! | `process_peak_bytes` | the resident set's peak of the process, up to the end of this case |
 //! | `ceilings` | what was measured in the same run, and what the data sheet of the chip says |
 //! | `against` | other sides, timed in turns: their samples, their check, quartiles of ours over theirs |
 
@@ -181,6 +182,8 @@ pub struct Record {
     pub cost: Option<Value>,
     /// Rates.
     pub rates: Rates,
+    /// Peak of the process's resident set in bytes, up to the end of this case; none where the system does not tell.
+    pub process_peak_bytes: Option<u64>,
     /// Ceilings.
     pub ceilings: Value,
     /// Other sides.
@@ -191,19 +194,18 @@ pub struct Record {
 impl Machine {
     /// This machine, and the GPU of `chip`.
     pub fn look(chip: Option<&Chip>) -> Self {
-        let (cpu, memory) = (line_of("/proc/cpuinfo", "model name"), line_of("/proc/meminfo", "MemTotal"));
         Self {
-            cpu,
+            cpu: line_of("/proc/cpuinfo", "model name"),
             isa: format!("{:?}", Isa::detect()).to_lowercase(),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             threads: rayon::current_num_threads(),
-            memory_bytes: memory.and_then(|text| text.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)),
+            memory_bytes: kibibytes_of("/proc/meminfo", "MemTotal"),
             gpu: chip.map(|chip| Gpu {
                 name: chip.name.clone(),
                 capability: format!("{}.{}", chip.capability.0, chip.capability.1),
                 multiprocessors: chip.multiprocessors,
                 memory_bytes: chip.memory_bytes,
-                l2_bytes: u64::from(chip.l2_bytes),
+                l2_bytes: chip.l2_bytes,
                 driver: chip.driver.map(|(major, minor)| format!("{major}.{minor}")),
             }),
         }
@@ -237,6 +239,16 @@ fn line_of(path: &str, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     let (_, value) = text.lines().filter_map(|line| line.split_once(':')).find(|(found, _)| found.trim() == key)?;
     Some(value.trim().to_owned())
+}
+
+/// The same as a number of bytes.
+fn kibibytes_of(path: &str, key: &str) -> Option<u64> {
+    line_of(path, key)?.strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Peak of this process's resident set in bytes, where the system tells.
+pub fn process_peak_bytes() -> Option<u64> {
+    kibibytes_of("/proc/self/status", "VmHWM")
 }
 
 /// Now, e.g. `2026-11-25T03:04:05Z`.

@@ -114,7 +114,8 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
             let is_same = theirs.op == ours.op && theirs.shape == ours.shape && theirs.device == ours.device;
             let median = theirs.seconds.filter(|_| is_same)?.median;
             let commit = theirs.build.commit.as_deref().map_or("unknown commit", |commit| &commit[..commit.len().min(10)]);
-            let note = if theirs.machine == ours.machine { String::new() } else { "another machine, or another number of threads".to_owned() };
+            let note =
+                if theirs.machine == ours.machine { String::new() } else { "another machine, or another number of threads".to_owned() };
             Some((format!("{} of {}", commit, theirs.date), median, note))
         }
         Line::Peer(theirs) => {
@@ -137,7 +138,10 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
 /// A shape in one line: its values in the order of their names, without the batch of one.
 pub fn shape_text(shape: &Value) -> String {
     let sides = shape.as_object().into_iter().flatten().filter(|(side, length)| !(*side == "batch" && **length == 1));
-    sides.map(|(side, length)| format!("{side} {}", length.to_string().replace(['"', '['], "").replace(']', "").replace(',', "x"))).collect::<Vec<_>>().join(", ")
+    sides
+        .map(|(side, length)| format!("{side} {}", length.to_string().replace(['"', '['], "").replace(']', "").replace(',', "x")))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -148,7 +152,8 @@ mod tests {
     use crate::record::Build;
 
     fn ours() -> Record {
-        let text = "[[case]]\nname = \"small\"\nop = \"linear/f32\"\nshape = { rows = 4, out = 8, input = 16 }\nbound = { relative_l2 = 1e-5 }";
+        let text =
+            "[[case]]\nname = \"small\"\nop = \"linear/f32\"\nshape = { rows = 4, out = 8, input = 16 }\nbound = { relative_l2 = 1e-5 }";
         let case = &case::parse(Path::new("own.toml"), text).unwrap()[0];
         let settings = Settings { suite: "own".into(), repeat: 3, naive: false, pair: None };
         measure(case, &mut Target::Host, &settings, &Measured::default(), &Build::look()).unwrap()
@@ -159,11 +164,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, record) = (folder.path().join("lines.jsonl"), ours());
         let peer = |rows: usize, median: f64| {
-            format!(r#"{{"peer":"pytorch","version":"2.13.0","name":"linear f32","op":"linear","shape":{{"rows":{rows},"out":8,"input":16}},"threads":77,"median_s":{median},"min_s":1.0,"samples_s":[1.0]}}"#)
+            format!(
+                r#"{{"peer":"pytorch","version":"2.13.0","name":"linear f32","op":"linear","shape":{{"rows":{rows},"out":8,"input":16}},"threads":77,"median_s":{median},"min_s":1.0,"samples_s":[1.0]}}"#
+            )
         };
         let lines = ["{\"machine\": \"x\"}".to_owned(), peer(4, 2.0), peer(4, 4.0), peer(5, 9.0), serde_json::to_string(&record).unwrap()];
         std::fs::write(&path, lines.join("\n")).unwrap();
-        let rows = pair(&[record.clone()], &read(&path).unwrap());
+        let rows = pair(std::slice::from_ref(&record), &read(&path).unwrap());
         assert_eq!(rows.len(), 2, "{rows:?}");
         // two rounds of the peer count as one, with their mean
         assert_eq!(rows[0].theirs_s, 3.0);

@@ -322,8 +322,10 @@ pub fn parse(name: &Path, text: &str) -> Result<Vec<Case>, Error> {
 /// When there is none of that name.
 pub fn suite(name: &str) -> Result<Vec<Case>, Error> {
     let known = || SUITES.map(|(name, _)| name).join(", ");
-    let (_, text) =
-        SUITES.iter().find(|(known, _)| *known == name).ok_or_else(|| Error::file(name, format!("no such suite; there are {}", known())))?;
+    let (_, text) = SUITES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .ok_or_else(|| Error::file(name, format!("no such suite; there are {}", known())))?;
     parse(Path::new(name), text)
 }
 

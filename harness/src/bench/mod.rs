@@ -228,6 +228,7 @@ pub fn measure(case: &Case, target: &mut Target, settings: &Settings, ceilings: 
         seconds: samples.summary(),
         cost: cost.map(|cost| json!(cost)),
         rates,
+        process_peak_bytes: record::process_peak_bytes(),
         ceilings: json!({ "measured": ceilings, "data_sheet": sheet }),
         against: sides
             .map(|side| {

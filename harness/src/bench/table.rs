@@ -22,8 +22,9 @@ impl Table {
     /// Columns padded with spaces.
     pub fn text(&self) -> String {
         let columns = self.0[0].len();
-        let widths: Vec<usize> =
-            (0..columns).map(|column| self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.0.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+            .collect();
         let mut text = String::new();
         for row in &self.0 {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
@@ -48,7 +49,9 @@ pub fn records(records: &[Record]) -> Table {
     for record in records {
         let rates = &record.rates;
         let tops = match (rates.effective_tops, rates.actual_tops) {
-            (Some(effective), Some(actual)) if (effective - actual).abs() > 1e-9 * effective => format!("{} ({})", number(effective), number(actual)),
+            (Some(effective), Some(actual)) if (effective - actual).abs() > 1e-9 * effective => {
+                format!("{} ({})", number(effective), number(actual))
+            }
             (Some(effective), _) => number(effective),
             (None, Some(actual)) => format!("({})", number(actual)),
             (None, None) => "-".to_owned(),
@@ -66,7 +69,11 @@ pub fn records(records: &[Record]) -> Table {
         });
         let roofline = [(rates.of_measured_roofline, "measured"), (rates.of_datasheet_roofline, "sheet")];
         let roofline: Vec<String> = roofline.into_iter().filter_map(|(share, of)| Some(format!("{:.0}% {of}", share? * 100.0))).collect();
-        let verdict = if record.check.passes { format!("cosine {:.6}", record.check.cosine) } else { format!("WRONG: rel L2 {:.1e}", record.check.relative_l2) };
+        let verdict = if record.check.passes {
+            format!("cosine {:.6}", record.check.cosine)
+        } else {
+            format!("WRONG: rel L2 {:.1e}", record.check.relative_l2)
+        };
         table.row([
             record.name.clone(),
             format!("{} {}", record.op, shape_text(&record.shape)),
@@ -107,7 +114,15 @@ pub fn ceilings(measured: &Measured) -> String {
 
 /// Three digits that say something.
 fn number(value: f64) -> String {
-    let decimals = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else if value >= 1.0 { 2 } else { 3 };
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else if value >= 1.0 {
+        2
+    } else {
+        3
+    };
     format!("{value:.decimals$}")
 }
 

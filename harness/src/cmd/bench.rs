@@ -237,7 +237,10 @@ fn write(folder: &Path, records: &[Record], pairings: &[against::Pairing]) -> Re
     let mut text = "# Measured\n\n".to_owned();
     if let Some(first) = records.first() {
         let machine = &first.machine;
-        let chip = machine.gpu.as_ref().map_or(String::new(), |gpu| format!("{}, driver {}, ", gpu.name, gpu.driver.as_deref().unwrap_or("unknown")));
+        let chip = machine
+            .gpu
+            .as_ref()
+            .map_or(String::new(), |gpu| format!("{}, driver {}, ", gpu.name, gpu.driver.as_deref().unwrap_or("unknown")));
         let commit = first.build.commit.as_deref().unwrap_or("unknown");
         let dirty = if first.build.dirty == Some(true) { " (with changes)" } else { "" };
         text += &format!(

@@ -8,4 +8,5 @@ pub mod generate;
 pub mod init_tiny;
 pub mod inspect;
 mod locate;
+pub mod report;
 pub mod rerun;

@@ -109,7 +109,15 @@ impl Work for Sage {
     fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
         let out = to_f32(&self.out[self.turn.last].to_vec()?);
         let [q, k, v] = &self.host;
-        Ok(check_heads([q, k, v], &out, &self.shape, self.map.as_ref(), rows, bound, "f64 attention of the operands before they were quantised"))
+        Ok(check_heads(
+            [q, k, v],
+            &out,
+            &self.shape,
+            self.map.as_ref(),
+            rows,
+            bound,
+            "f64 attention of the operands before they were quantised",
+        ))
     }
 }
 

@@ -25,7 +25,7 @@ const SLOT_BYTES: u64 = 8 << 30;
 /// # Errors
 /// An operation that has no kernel, a shape that a kernel refuses, or what the driver says.
 pub fn prepare(op: &Op, stream: &Stream) -> Result<Box<dyn Work>, Error> {
-    let slots = slots(op.cost(true).map_or(0, |cost| cost.bytes), stream.device().chip().l2_bytes as u64);
+    let slots = slots(op.cost(true).map_or(0, |cost| cost.bytes), stream.device().chip().l2_bytes);
     Ok(match op {
         Op::LinearBf16(shape) => Box::new(linear::Bf16::new(shape, stream, slots)?),
         Op::LinearInt8(shape) => Box::new(linear::Int8::new(shape, stream, slots)?),
@@ -167,6 +167,29 @@ mod tests {
         }
         let refused = DeviceClock::new(&stream).err().unwrap().to_string();
         assert!(refused.starts_with("the emulator is never timed"), "{refused}");
+    }
+
+    #[test]
+    fn the_report_states_the_shared_memory_that_launchers_ask_for() {
+        use crate::report::kernels::shared::{Dynamic, dynamic};
+        // one chip with large shared memory, one with small: each has kernels of its own
+        for capability in [(8, 0), (8, 9)] {
+            let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability(capability)) else {
+                return println!("skipped: no emulator");
+            };
+            let stream = device.stream().unwrap();
+            for case in case::parse(Path::new("small.toml"), SMALL).unwrap() {
+                let mut work = prepare(&case.op, &stream).unwrap();
+                let graph = stream.capture(|_| work.run().map(|_| ())).unwrap();
+                for (kernel, launch) in graph.nodes().iter().filter_map(|node| Some((node.name, node.launch?))) {
+                    match dynamic(kernel) {
+                        Dynamic::Always(bytes) => assert_eq!(bytes, launch.shared_bytes, "{kernel}"),
+                        Dynamic::At(bytes, _) => assert!(bytes >= launch.shared_bytes && launch.shared_bytes > 0, "{kernel}"),
+                        Dynamic::NotStated => panic!("{kernel} asks for {} bytes; the report has no line for it", launch.shared_bytes),
+                    }
+                }
+            }
+        }
     }
 
     #[test]

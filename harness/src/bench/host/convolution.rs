@@ -58,7 +58,8 @@ impl Work for Frames {
         // the top lines read the zeros above them and `reach` lines of the frame, the bottom ones likewise
         for is_top in [true, false] {
             let from = if is_top { 0 } else { height - reach };
-            let band: Vec<f32> = self.frames[newest..].iter().flat_map(|frame| &frame[from * width * input..][..reach * width * input]).copied().collect();
+            let band: Vec<f32> =
+                self.frames[newest..].iter().flat_map(|frame| &frame[from * width * input..][..reach * width * input]).copied().collect();
             let border = [if is_top { kh / 2 } else { 0 }, if is_top { 0 } else { kh / 2 }, kw / 2, kw / 2];
             let conv = truth::Conv { weight: &self.weight, bias: &self.bias, kernel, stride: [1; 3], border };
             let (all, [_, made, _]) = truth::conv3d(&band, [kernel[0], reach, width], input, &conv);

@@ -61,7 +61,8 @@ pub struct DitBlock {
     grid: Grid,
     latent: Vec<f32>,
     text: Vec<f32>,
-    is_exact: bool,
+    attention: Attention,
+    quantise: bool,
     dit: WanDit<Host>,
     velocity: Vec<f32>,
 }
@@ -88,7 +89,8 @@ impl DitBlock {
         Ok(Self {
             latent: normal(config.in_dim * grid.positions(), 2),
             text: normal(config.text_len * config.text_dim, 3),
-            is_exact: !quantise,
+            attention,
+            quantise,
             config,
             tensors,
             grid,
@@ -111,12 +113,18 @@ impl Work for DitBlock {
 
     fn check(&mut self, _rows: usize, bound: Bound) -> Result<Check, Error> {
         let host = Host::default();
-        // a quantised or sparse block stands for the exact one, the exact one for itself: its bits must not differ
-        let options = DitOptions { attention: Attention::Original, norms: NormRule::Standard, quantise: false };
+        // a quantised block stands for the floating-point one that attends to the same keys, that one for itself
+        let attention = match self.attention {
+            Attention::SageSla(sparsity) => Attention::Sla(sparsity),
+            Attention::Sage => Attention::Original,
+            other => other,
+        };
+        let options = DitOptions { attention, norms: NormRule::Standard, quantise: false };
         let exact = WanDit::load(&host, &self.tensors, &self.config, options)?;
         let states = exact.read_text(&host, &self.text, None)?;
         let want = exact.forward(&host, &self.latent, &[TIME], &states, self.grid, &mut Clock::default())?;
-        let truth = if self.is_exact { "a second run (conform holds the arithmetic)" } else { "the f32 block with exact attention" };
+        let truth =
+            if self.quantise { "the f32 block that attends to the same keys" } else { "a second run (conform holds the arithmetic)" };
         Ok(Check::of(&self.velocity, &want, bound, truth))
     }
 }
@@ -150,7 +158,8 @@ impl Decoder {
         let clip = |name: &str| -> Result<Clip, Error> {
             let view = pair.take(name)?;
             let sides = <[usize; 4]>::try_from(view.shape.get(1..).unwrap_or_default());
-            let sides = sides.map_err(|_| Error::file(folder.join("pair.safetensors"), format!("{name} has the shape {:?}", view.shape)))?;
+            let sides =
+                sides.map_err(|_| Error::file(folder.join("pair.safetensors"), format!("{name} has the shape {:?}", view.shape)))?;
             Ok(Clip::new(sides, view.to_f32())?)
         };
         let latent = clip("latent")?;
@@ -195,7 +204,11 @@ pub struct TextEncoding {
 impl TextEncoding {
     pub fn new(shape: &Text) -> Result<Self, Error> {
         let vocab = tiny::text_config().vocab as u32;
-        Ok(Self { weights: TinyTensors::generate(Part::Text, 0)?, ids: (0..shape.tokens as u32).map(|id| id % vocab).collect(), states: Vec::new() })
+        Ok(Self {
+            weights: TinyTensors::generate(Part::Text, 0)?,
+            ids: (0..shape.tokens as u32).map(|id| id % vocab).collect(),
+            states: Vec::new(),
+        })
     }
 
     fn encode(&self) -> Result<(Vec<f32>, Duration), Error> {
