@@ -10,12 +10,11 @@ Four pixels of the latent are a token. Prints one JSON line (line.py says which 
 """
 
 import argparse
-import time
 
 import torch
 import torch.nn.functional as F
 
-from line import print_line
+from line import print_line, sample
 
 # channels, channels of the feed-forward layer, heads
 MODELS = {"1.3b": (1536, 8960, 12), "14b": (5120, 13824, 40)}
@@ -92,12 +91,7 @@ def main():
         context = torch.randn(1, 512, dim)
         angles = torch.rand(tokens, dim // heads // 2) * 6.28
         rope = (angles.cos(), angles.sin())
-        block(x, e, context, rope)
-        seconds = []
-        for _ in range(args.repeats):
-            start = time.perf_counter()
-            block(x, e, context, rope)
-            seconds.append(time.perf_counter() - start)
+        seconds = sample(lambda: block(x, e, context, rope), args.repeats, "cpu")
     shape = {"model": args.model, "latent": latent}
     print_line("pytorch", torch.__version__, "transformer block f32", "dit-block", shape, args.threads, seconds)
 

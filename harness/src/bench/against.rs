@@ -123,7 +123,9 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
             let answers = theirs.op == family || theirs.op == "attention" && family == "self-attention";
             // a peer's shape has no share of blocks: it attends to all of them
             let is_same = theirs.shape.iter().all(|(side, length)| ours.shape.get(side) == Some(length));
-            if !answers || !is_same || theirs.shape.is_empty() {
+            // threads are told of a host alone
+            let is_same_device = theirs.threads.is_some() == (ours.device == "host");
+            if !answers || !is_same || !is_same_device || theirs.shape.is_empty() {
                 return None;
             }
             let note = match theirs.threads {

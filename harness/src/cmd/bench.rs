@@ -134,7 +134,7 @@ impl Against {
                 // a word before a file
                 "peer" => {}
                 "cublaslt" => {
-                    let reason = "this build has no binding of cuBLASLt; record it with a script of benches/peers and name its file";
+                    let reason = "this program does not bind cuBLASLt; record it by `benches/peers/gemm.py --device cuda` (PyTorch's linear and _int_mm call it) and name that file";
                     return Err(Error::flag("--against", reason));
                 }
                 file => this.files.push(file.into()),
@@ -273,7 +273,7 @@ mod tests {
     fn what_ours_stands_against_is_a_word_or_a_file() {
         let words = |words: &[&str]| Against::of(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(words(&["naive", "peer", "a.json"]).unwrap(), Against { naive: true, files: vec!["a.json".into()] });
-        assert!(words(&["cublaslt"]).unwrap_err().to_string().contains("no binding"));
+        assert!(words(&["cublaslt"]).unwrap_err().to_string().contains("does not bind"));
         assert!(words(&["peer"]).is_err());
     }
 }

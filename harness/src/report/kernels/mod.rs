@@ -141,12 +141,18 @@ pub fn report(cuobjdump: &Path) -> Result<Report, Error> {
 fn rows_of(name: &str, compiled: &Compiled, cuobjdump: &Path, scratch: &Scratch) -> Result<Vec<Row>, Error> {
     let fatbin = scratch.0.join("file.fatbin");
     std::fs::write(&fatbin, compiled.fatbin).map_err(|source| Error::Read { path: fatbin.clone(), source })?;
+    let dump = |what: &str, chip: &str| {
+        let said = run(cuobjdump, &[what.as_ref(), "--gpu-architecture".as_ref(), chip.as_ref(), fatbin.as_os_str()]);
+        said.map_err(|why| Error::broken(cuobjdump, format!("{name} on {chip}: {why}")))
+    };
+    // launch bounds are the source's, the same on every chip; a dump takes seconds
+    let threads = match compiled.chips.first() {
+        Some(chip) => sass::max_threads(&dump("--dump-elf", chip)?),
+        None => Default::default(),
+    };
     let mut rows = Vec::new();
     for chip in compiled.chips {
-        let dump = |what: &str| run(cuobjdump, &[what.as_ref(), "--gpu-architecture".as_ref(), chip.as_ref(), fatbin.as_os_str()]);
-        let broken = |why: String| Error::broken(cuobjdump, format!("{name} on {chip}: {why}"));
-        let code = sass::parse(&dump("--dump-sass").map_err(broken)?);
-        let threads = sass::max_threads(&dump("--dump-elf").map_err(broken)?);
+        let code = sass::parse(&dump("--dump-sass", chip)?);
         for usage in compiled.usage.iter().filter(|usage| usage.chip == *chip) {
             let function = code.get(usage.kernel).map(Vec::as_slice).unwrap_or_default();
             rows.push(row(name, usage, function, threads.get(usage.kernel).copied()));

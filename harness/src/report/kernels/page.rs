@@ -20,7 +20,7 @@ pub fn markdown(report: &Report) -> String {
     text += "\n## What they take\n\nShared memory is static + dynamic; dynamic is the launcher's, `?` where it is not stated (occupancy is then the most there can be). No block fits where a launcher never takes the kernel on that chip.\n\n";
     text += &resources(report).markdown();
     text += "\n## Hot loops: prediction, not measured\n\n";
-    text += "The innermost loop with the most matrix products, each instruction counted once. Clocks of a multiprocessor that one warp's pass takes on each pipe; the busiest is the bound, and the tensor pipe's share of it the predicted share of the tensor peak. The count knows no latencies, bank conflicts, memory waits or throttling (a kernel can be slower), and includes code that a branch skips in most passes (it can be faster).\n\n";
+    text += "The innermost loop with the most matrix products, each instruction counted once. Clocks of a multiprocessor that one warp's pass takes on each pipe; the busiest is the bound, and the tensor pipe's share of it is the predicted share of the tensor peak (on 9.0 that of wgmma); 100% says only that no other pipe is busier. The count knows no latencies, bank conflicts, memory waits or throttling (a kernel can be slower), and includes code that a branch skips in most passes (it can be faster).\n\n";
     text += &loops(report).markdown();
     text
 }
