@@ -42,6 +42,10 @@ fn a_case_of_ones_own_gives_a_record_a_table_and_a_comparison_with_an_earlier_ru
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("pytorch 2.13.0 (linear f32)") && text.contains("naive"), "{text}");
 
+    let output = turbowan(folder.path(), &[&OWN[..], &["--check"]].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("not timed") && !text.contains("WRONG"), "{text}");
+
     let output = turbowan(folder.path(), &["bench", "--recorded", "first/bench.jsonl", "--against", "peer.json"]);
     assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains("pytorch"));
 }

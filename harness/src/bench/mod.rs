@@ -139,7 +139,7 @@ pub fn host_sample(work: &mut dyn Work, runs: usize) -> Result<f64, Error> {
 pub struct Settings {
     /// Name of the suite or the file.
     pub suite: String,
-    /// Samples.
+    /// Samples; without any, results are checked and nothing is timed.
     pub repeat: usize,
     /// Every case also against the plain operation of our own.
     pub naive: bool,
@@ -153,6 +153,8 @@ struct Side {
     work: Box<dyn Work>,
     samples: Vec<f64>,
     check: Check,
+    /// Seconds of the run that was checked.
+    first: f64,
 }
 
 /// Checks a case and everything it stands against, then times them in turns. A side whose check fails is not timed; without
@@ -176,10 +178,10 @@ pub fn measure(case: &Case, target: &mut Target, settings: &Settings, ceilings: 
         }
     }
     let (mut warm_up, mut runs) = (0, 1);
-    if sides[0].check.verdict.passes() {
+    if settings.repeat > 0 && sides[0].check.verdict.passes() {
         let mut right: Vec<&mut Side> = sides.iter_mut().filter(|side| side.check.verdict.passes()).collect();
         for (index, side) in right.iter_mut().enumerate() {
-            let (warmed, needed) = warm(target, &mut *side.work)?;
+            let (warmed, needed) = warm(target, &mut *side.work, side.first)?;
             if index == 0 {
                 (warm_up, runs) = (warmed, needed);
             }
@@ -248,28 +250,28 @@ pub fn measure(case: &Case, target: &mut Target, settings: &Settings, ceilings: 
 }
 
 fn side(case: &Case, name: String, mut work: Box<dyn Work>) -> Result<Side, Error> {
-    work.run()?;
+    let first = host_sample(&mut *work, 1)?;
     let check = work.check(case.bound.rows, case.bound.bound())?;
-    Ok(Side { name, work, samples: Vec::new(), check })
+    Ok(Side { name, work, samples: Vec::new(), check, first })
 }
 
-/// Warms up; how many runs that took, and how many a sample needs to be long enough for the clock.
-fn warm(target: &mut Target, work: &mut dyn Work) -> Result<(usize, usize), Error> {
+/// Warms up after the run that was checked and took `first` seconds; how many runs that makes, and how many a sample needs to
+/// be long enough for the clock.
+fn warm(target: &mut Target, work: &mut dyn Work, first: f64) -> Result<(usize, usize), Error> {
     if let Target::Cuda { .. } = target {
         for _ in 0..DEVICE_WARM_UP {
             target.sample(work, 1)?;
         }
         return Ok((DEVICE_WARM_UP, 1));
     }
-    let (mut seconds, mut runs, mut least) = (0.0, 0, f64::INFINITY);
-    while runs == 0 || (seconds < WARM_UP_SECONDS && runs < MOST_RUNS) {
+    let (mut seconds, mut runs, mut least) = (first, 1, first);
+    while seconds < WARM_UP_SECONDS && runs < MOST_RUNS {
         let sample = target.sample(work, 1)?;
         seconds += sample;
         least = least.min(sample);
         runs += 1;
     }
-    // the check ran it once before
-    Ok((runs + 1, ((LEAST_SECONDS / least.max(1e-9)).ceil() as usize).clamp(1, MOST_RUNS)))
+    Ok((runs, ((LEAST_SECONDS / least.max(1e-9)).ceil() as usize).clamp(1, MOST_RUNS)))
 }
 
 fn checked(check: &Check) -> Checked {

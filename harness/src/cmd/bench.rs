@@ -50,6 +50,9 @@ pub struct Bench {
     /// Threads of the host.
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Checks the results and times nothing.
+    #[arg(long)]
+    pub check: bool,
     /// Leaves out the ceilings, which take a few seconds.
     #[arg(long)]
     pub no_ceilings: bool,
@@ -208,11 +211,12 @@ fn measured(args: &Bench, suite: String, cases: &[Case], naive: bool) -> Result<
     if build.profile == "debug" {
         eprintln!("note: this is a debug build; its times say nothing (cargo build --release)");
     }
-    let ceilings = if args.no_ceilings { Measured::default() } else { target.ceilings()? };
-    if !args.json && !args.no_ceilings {
+    let has_ceilings = !args.no_ceilings && !args.check;
+    let ceilings = if !has_ceilings { Measured::default() } else { target.ceilings()? };
+    if !args.json && has_ceilings {
         println!("ceilings of this run: {}", table::ceilings(&ceilings));
     }
-    let settings = Settings { suite, repeat: args.repeat, naive, pair: args.pair.clone() };
+    let settings = Settings { suite, repeat: if args.check { 0 } else { args.repeat }, naive, pair: args.pair.clone() };
     let mut records = Vec::new();
     for (index, case) in cases.iter().enumerate() {
         eprint!("\r{}/{} {}\x1b[K", index + 1, cases.len(), case.name);
@@ -257,6 +261,7 @@ fn write(folder: &Path, records: &[Record], pairings: &[against::Pairing]) -> Re
             text += &format!("Ceilings measured in the same run: {}.\n", table::ceilings(&measured));
         }
     }
+    text += "A share of a roofline above 100% means that operands came from a cache; `actual` rates leave out blocks that were skipped.\n";
     text += &format!("Records: `bench.jsonl`, one line a case.\n\n{}", table::records(records).markdown());
     if !pairings.is_empty() {
         text += &format!("\n{}", table::pairings(pairings).markdown());
