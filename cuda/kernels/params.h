@@ -1,6 +1,6 @@
 /* The parameter structs of the kernels: what a kernel takes, by value, as its only argument.
  *
- * Read by nvcc and by the emulator's build as C++, and by bindgen as C: `src/device/params.rs` is its output, checked in,
+ * Read by nvcc and by the emulator's build as C++, and by bindgen as C: `src/device/params/dense.rs` is its output, checked in,
  * and a test regenerates and compares it. Sizes and offsets are asserted on both sides, so a struct that the three read
  * differently does not compile. Lengths and strides are 64-bit. A pointer may be null where its comment says so.
  */
@@ -22,6 +22,7 @@
 
 /* Number formats that C has no name for, by their bits. */
 typedef uint16_t tw_bf16;
+typedef uint16_t tw_f16;
 
 /** `quant_block.cu`: rows become int8, with a scale for each block. */
 typedef struct QuantBlockParams {

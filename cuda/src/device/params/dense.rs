@@ -4,7 +4,7 @@
 
 use half::bf16 as tw_bf16;
 
-use super::launch::Params;
+use crate::device::Params;
 
 /// `quant_block.cu`: rows become int8, with a scale for each block.
 #[repr(C)]
