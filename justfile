@@ -30,3 +30,24 @@ demo:
 # Recorded runs of the official code, replayed.
 conform dir="tests/fixtures":
     cargo run --release -- conform {{dir}}
+
+# Every kind of host operation, checked and timed: a minute on two cores.
+bench-smoke:
+    cargo run --release -- bench --suite host-smoke
+
+# A suite (host, networks, device), with its records and table in a folder.
+bench suite="host" out="output/bench":
+    cargo run --release -- bench --suite {{suite}} --out {{out}}
+
+# The host cases through criterion; a part of a name chooses.
+criterion filter="":
+    cargo bench -p turbowan-benches -- {{filter}}
+
+# Ours and PyTorch's, in turns, on an idle machine with torch, diffusers and safetensors.
+pair-host out:
+    cargo build --release
+    benches/peers/pair_host.sh {{out}}
+
+# What each kernel takes of each chip, and the predicted budget of its hot loop, from the embedded machine code.
+report-kernels:
+    cargo run --release -- report kernels

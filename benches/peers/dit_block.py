@@ -1,19 +1,23 @@
-"""One Wan transformer block in eager PyTorch, f32: the peer of `cargo run --release -p turbowan-benches --example dit_block`.
+"""One Wan transformer block in eager PyTorch, f32: the peer of the cases `dit-block/*`.
 
 The block is written from the network's equations (norm, modulation, q/k RMS norm over the full width, interleaved
 rotary embedding, dense attention, cross-attention to 512 text rows, GELU feed-forward), with torch's own operators.
 
     pip install torch
-    python benches/peers/dit_block.py --tokens 2048 --dim 1536 --ffn 8960 --heads 12
+    python benches/peers/dit_block.py --model 1.3b --latent 8x32x32
+
+Four pixels of the latent are a token. Prints one JSON line (line.py says which fields).
 """
 
 import argparse
-import json
-import statistics
-import time
 
 import torch
 import torch.nn.functional as F
+
+from line import print_line, sample
+
+# channels, channels of the feed-forward layer, heads
+MODELS = {"1.3b": (1536, 8960, 12), "14b": (5120, 13824, 40)}
 
 
 class RmsNorm(torch.nn.Module):
@@ -69,31 +73,27 @@ class Block(torch.nn.Module):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--dim", type=int, default=1536)
-    parser.add_argument("--ffn", type=int, default=8960)
-    parser.add_argument("--heads", type=int, default=12)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", choices=MODELS, default="1.3b")
+    parser.add_argument("--latent", default="8x32x32", help="frames x height x width")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
+    latent = [int(side) for side in args.latent.split("x")]
+    tokens = latent[0] * (latent[1] // 2) * (latent[2] // 2)
+    dim, ffn, heads = MODELS[args.model]
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     with torch.inference_mode():
-        block = Block(args.dim, args.ffn, args.heads).eval()
-        x = torch.randn(1, args.tokens, args.dim)
-        e = torch.randn(1, 6, args.dim)
-        context = torch.randn(1, 512, args.dim)
-        angles = torch.rand(args.tokens, args.dim // args.heads // 2) * 6.28
+        block = Block(dim, ffn, heads).eval()
+        x = torch.randn(1, tokens, dim)
+        e = torch.randn(1, 6, dim)
+        context = torch.randn(1, 512, dim)
+        angles = torch.rand(tokens, dim // heads // 2) * 6.28
         rope = (angles.cos(), angles.sin())
-        block(x, e, context, rope)
-        seconds = []
-        for _ in range(args.runs):
-            start = time.perf_counter()
-            block(x, e, context, rope)
-            seconds.append(time.perf_counter() - start)
-    print(json.dumps({"op": "dit block f32", "torch": torch.__version__, "threads": args.threads, "tokens": args.tokens,
-                      "dim": args.dim, "median_s": statistics.median(seconds), "samples_s": seconds}))
+        seconds = sample(lambda: block(x, e, context, rope), args.repeats, "cpu")
+    shape = {"model": args.model, "latent": latent}
+    print_line("pytorch", torch.__version__, "transformer block f32", "dit-block", shape, args.threads, seconds)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,16 @@
-"""Wan 2.1's autoencoder in eager PyTorch, f32: the peer of `cargo run --release -p turbowan-benches --example vae_decode`.
+"""Wan 2.1's autoencoder in eager PyTorch, f32: the peer of the cases `vae-decode/*`.
 
     pip install torch diffusers safetensors
     python benches/peers/vae.py --frames 5 --side 32 --save /tmp/vae-pair
-    cargo run --release -p turbowan-benches --example vae_decode -- --pair /tmp/vae-pair
+    turbowan bench --suite pairs --op vae-decode/f32 --pair /tmp/vae-pair
 
 Decodes a random latent [1, 16, frames, side, side] with random weights of the released width, as diffusers'
 AutoencoderKLWan does (one latent frame at a time, cached frames, output clamped to [-1, 1]). With --save the weights,
 the latent and the video are kept, so that the other side checks its values before its clock starts. Prints one JSON
-object: seconds, and the peak of the resident set in bytes before and after decoding.
+line (line.py says which fields) with the peak of the resident set in bytes before and after decoding.
 """
 
 import argparse
-import json
 import pathlib
 import resource
 import time
@@ -19,6 +18,8 @@ import time
 import torch
 from diffusers import AutoencoderKLWan, __version__ as diffusers_version
 from safetensors.torch import save_file
+
+from line import print_line
 
 
 def peak_bytes():
@@ -52,9 +53,9 @@ def main():
         if args.save:
             model.save_pretrained(args.save)
             save_file({"latent": latent, "video": video.contiguous()}, args.save / "pair.safetensors")
-    print(json.dumps({"op": "Wan 2.1 VAE decode f32", "torch": torch.__version__, "diffusers": diffusers_version,
-                      "threads": args.threads, "latent": list(latent.shape), "width": args.width, "min_s": min(seconds),
-                      "samples_s": seconds, "peak_before_bytes": before, "peak_bytes": after}))
+    shape = {"width": args.width, "latent": [args.frames, args.side, args.side]}
+    print_line("diffusers", f"{diffusers_version}, torch {torch.__version__}", "AutoencoderKLWan.decode f32", "vae-decode", shape,
+               args.threads, seconds, peak_before_bytes=before, process_peak_bytes=after)
 
 
 if __name__ == "__main__":

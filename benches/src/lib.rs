@@ -1,40 +1,38 @@
-//! What timings share: networks with random weights of a stated shape.
+//! Timings. Cases are data, in `benches/cases`; `turbowan bench` runs them and writes records. Here the host's go through
+//! criterion as well, for whoever works on one operation and wants its distribution and a comparison with the last run:
+//!
+//! ```sh
+//! cargo bench -p turbowan-benches -- self-attention
+//! ```
+//!
+//! `benches/peers` holds the other side of the pairings, in PyTorch.
 
-use std::collections::HashMap;
+use turbowan::bench::case::{self, Case};
+use turbowan::bench::error::Error;
 
-use turbowan_reference::inputs::normal;
-use turbowan_wan_model::checkpoint::{Dtype, TensorSource, TensorView};
-use turbowan_wan_model::config::TensorSpec;
+/// Suites of the host, whole networks last.
+pub const SUITES: [&str; 2] = ["host", "networks"];
+/// What runs once where the benches are only tested.
+pub const SMOKE: [&str; 1] = ["host-smoke"];
 
-/// Random f32 tensors for a list of names and shapes, scaled so that signals keep their size.
-#[derive(Debug, Default)]
-pub struct RandomTensors {
-    tensors: HashMap<String, (Vec<usize>, Vec<u8>)>,
+/// The suites' cases, each with its suite's name.
+///
+/// # Errors
+/// When a suite is not whole.
+pub fn cases(suites: &[&'static str]) -> Result<Vec<(&'static str, Case)>, Error> {
+    let all = suites.iter().map(|suite| Ok(case::suite(suite)?.into_iter().map(|case| (*suite, case)).collect::<Vec<_>>()));
+    Ok(all.collect::<Result<Vec<_>, Error>>()?.concat())
 }
 
-impl RandomTensors {
-    /// Tensors for every spec; equal seeds give equal tensors.
-    pub fn new(specs: &[TensorSpec], seed: u64) -> Self {
-        let tensors = specs.iter().enumerate().map(|(index, spec)| {
-            let count = spec.shape.iter().product();
-            let inputs = spec.shape.iter().skip(1).product::<usize>().max(1) as f32;
-            let values = normal(count, seed + index as u64);
-            let bytes = values.iter().flat_map(|value| (value * inputs.powf(-0.5)).to_le_bytes()).collect();
-            (spec.name.clone(), (spec.shape.clone(), bytes))
-        });
-        Self { tensors: tensors.collect() }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn criterion_runs_operations_and_networks() {
+        let cases = cases(&SUITES).unwrap();
+        for op in ["linear/", "attention/", "dit-block/", "vae-decode/", "text-encode/", "generate/"] {
+            assert!(cases.iter().any(|(_, case)| case.op.name().starts_with(op)), "{op}");
+        }
     }
-}
-
-impl TensorSource for RandomTensors {
-    fn get(&self, name: &str) -> Option<TensorView<'_>> {
-        let (shape, bytes) = self.tensors.get(name)?;
-        Some(TensorView { dtype: Dtype::F32, shape, bytes })
-    }
-}
-
-/// Seconds of the middle run.
-pub fn median(mut seconds: Vec<f64>) -> f64 {
-    seconds.sort_by(f64::total_cmp);
-    seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -44,6 +44,9 @@ pub enum Error {
     /// A fixture could not be replayed.
     #[error(transparent)]
     Conform(#[from] crate::conform::Error),
+    /// Something could not be timed.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::error::Error),
     /// The run was stopped by the user; it can be taken up again.
     #[error("stopped; continue with: turbowan {mode} --resume {}", state.display())]
     Stopped {

@@ -2,11 +2,14 @@
 
 pub mod allocator;
 pub mod atomic_file;
+pub mod bench;
 pub mod cmd;
 pub mod compare;
 pub mod conform;
 pub mod error;
 pub mod progress;
+pub mod record;
+pub mod report;
 pub mod request;
 pub mod run;
 pub mod sidecar;

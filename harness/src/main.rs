@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{compare, conform, doctor, flags, generate, init_tiny, inspect, rerun, verify};
+use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, report, rerun, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -25,12 +25,16 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Recorded runs of the official code, replayed.
     Conform(conform::Conform),
-    /// What this program holds, what this machine has, and which kernel each operation takes here.
-    Doctor(doctor::Doctor),
     /// Every operation on every machine there is, held to the f64 oracle.
     Verify(verify::Verify),
+    /// Operations, checked and then timed, on shapes that a user meets.
+    Bench(bench::Bench),
     /// Two attention types, two machines or two records side by side.
     Compare(compare::Compare),
+    /// Pages about this program, written from what it holds.
+    Report(report::Report),
+    /// What this program holds, what this machine has, and which kernel each operation takes here.
+    Doctor(doctor::Doctor),
     /// A small model with random weights, in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
@@ -44,9 +48,11 @@ fn main() -> ExitCode {
         Command::Rerun(args) => rerun::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Conform(args) => conform::run(&args),
-        Command::Doctor(args) => doctor::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {

@@ -1,5 +1,6 @@
 //! One command a file: flags in, a report for a person or for a machine out.
 
+pub mod bench;
 pub mod compare;
 pub mod conform;
 pub mod doctor;
@@ -8,5 +9,6 @@ pub mod generate;
 pub mod init_tiny;
 pub mod inspect;
 mod locate;
+pub mod report;
 pub mod rerun;
 pub mod verify;

@@ -1,0 +1,52 @@
+"""One line of a peer: what `turbowan bench --against FILE` reads, one JSON object a case.
+
+peer, version   whose time it is, and the version of its library
+name            the function that was called
+op, shape       the family of operations and the shape, in the words of benches/cases/*.toml
+threads         threads of the host; null on a device
+median_s, min_s, samples_s   seconds
+"""
+
+import json
+import statistics
+import time
+
+
+def print_line(peer, version, name, op, shape, threads, seconds, **more):
+    line = {
+        "peer": peer,
+        "version": version,
+        "name": name,
+        "op": op,
+        "shape": shape,
+        "threads": threads,
+        "median_s": statistics.median(seconds),
+        "min_s": min(seconds),
+        "samples_s": seconds,
+    }
+    print(json.dumps(line | more), flush=True)
+
+
+def sample(run, repeats, device):
+    """Seconds of `repeats` runs after a warm-up: on a GPU by events, with its cache overwritten before each, as ours."""
+    run()
+    if device == "cpu":
+        seconds = []
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+        return seconds
+    import torch
+
+    cache = torch.empty(2 * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.uint8, device=device)
+    seconds = []
+    for _ in range(2 + repeats):
+        cache.fill_(len(seconds))
+        before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        before.record()
+        run()
+        after.record()
+        after.synchronize()
+        seconds.append(before.elapsed_time(after) / 1e3)
+    return seconds[2:]

@@ -1,0 +1,3 @@
+//! Pages that a command writes from what the program holds.
+
+pub mod kernels;
