@@ -9,7 +9,8 @@ use turbowan_cuda::device::Params;
 pub const SAGE_FEATURE_SOFTMAX: u32 = 0;
 pub const SAGE_FEATURE_ELU: u32 = 1;
 pub const SAGE_FEATURE_RELU: u32 = 2;
-/// The attention kernels: attention over quantised operands, and what may be added to it (`attention_end.cuh`). A problem is\n one head of one sample. Tiled keys and values (`sage_attn_wgmma.cu`) are those of `tile_layout.cuh`.
+/// The attention kernels: attention over quantised operands, and what may be added to it (`attention_end.cuh`). A problem is
+/// one head of one sample. Tiled keys and values (`sage_attn_wgmma.cu`) are those of `tile_layout.cuh`.
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct SageAttnParams {

@@ -8,7 +8,7 @@ use turbowan_cuda::{AttnShape, BlockMap, Rounding};
 use turbowan_reference::inputs::normal;
 use turbowan_reference::metrics::Bound;
 use turbowan_reference::sla as truth;
-use turbowan_sage::device::{Format, Map as DeviceMap, Operands, SageAttention, Values};
+use turbowan_sage::device::{Format, Keys, Map as DeviceMap, Operands, SageAttention, Values};
 use turbowan_sage::{Sage as Rules, quantise_keys, quantise_queries, quantise_values};
 use turbowan_sla::device::{BlockSelect, Pooled};
 
@@ -20,12 +20,15 @@ use crate::bench::work::{Check, Work, seeded_rows};
 
 /// The largest value of a channel where the kernel sums in f16.
 const FP8_LARGEST: f32 = 2.25;
+/// The largest value of a channel where it sums in f32.
+const TILED_LARGEST: f32 = 448.0;
 /// Keys to which the 8-bit values are padded.
 const FP8_PAD: usize = 64;
 
 enum DeviceValues {
     F16(Vec<Buffer<f16>>),
     Fp8 { permuted: Vec<Buffer<u8>>, scales: Vec<Buffer<f32>>, padded_len: usize },
+    Tiled { tiles: Vec<Buffer<u8>>, scales: Vec<Buffer<f32>> },
 }
 
 /// INT8 attention over operands that are quantised already, in the format that the chip prefers.
@@ -53,16 +56,23 @@ impl Sage {
         let map = random_map(shape)?;
         let rules = if map.is_some() { Rules::sagesla(BLOCKS.0, BLOCKS.1) } else { Rules::default() };
         let (q, k) = (quantise_queries(&host[0], &layout, &rules)?, quantise_keys(&host[1], None, &layout, &rules)?);
-        let both = |quantised: &turbowan_sage::Quantised| -> Result<Vec<_>, Error> {
-            Ok(copies(stream, &quantised.values, slots)?.into_iter().zip(copies(stream, &quantised.scales, slots)?).collect())
+        let both = |values: &[i8], scales: &[f32]| -> Result<Vec<_>, Error> {
+            Ok(copies(stream, values, slots)?.into_iter().zip(copies(stream, scales, slots)?).collect())
         };
-        let values = match Format::preferred(stream.device().chip().capability) {
+        let format = Format::preferred(stream.device().chip().capability);
+        let tiled = (format == Format::Tiled).then(|| k.tiled(layout.head_dim));
+        let values = match format {
+            Format::Tiled => {
+                let values = quantise_values(&host[2], &layout, TILED_LARGEST, FP8_PAD, &rules)?;
+                let tiles = copies(stream, &values.tiled(layout.head_dim, layout.key_len), slots)?;
+                DeviceValues::Tiled { tiles, scales: copies(stream, &values.scales, slots)? }
+            }
             Format::Fp8 => {
                 let values = quantise_values(&host[2], &layout, FP8_LARGEST, FP8_PAD, &rules)?;
                 let (permuted, scales) = (copies(stream, &values.permuted(), slots)?, copies(stream, &values.scales, slots)?);
                 DeviceValues::Fp8 { permuted, scales, padded_len: values.padded_len }
             }
-            _ => {
+            Format::F16 => {
                 let halves: Vec<f16> = host[2].iter().map(|value| f16::from_f32(*value)).collect();
                 DeviceValues::F16(copies(stream, &halves, slots)?)
             }
@@ -75,8 +85,8 @@ impl Sage {
             kernel: SageAttention::load(stream.device())?,
             lists: map.as_ref().map(|map| copies(stream, map.lists(), slots)).transpose()?.unwrap_or_default(),
             map,
-            q: both(&q)?,
-            k: both(&k)?,
+            q: both(&q.values, &q.scales)?,
+            k: both(tiled.as_ref().unwrap_or(&k.values), &k.scales)?,
             values,
             host,
             out: room(stream, layout.query_values(), slots)?,
@@ -89,10 +99,14 @@ impl Work for Sage {
     fn run(&mut self) -> Result<Option<Duration>, Error> {
         let slot = self.turn.take(self.out.len());
         let ((q, q_scales), (k, k_scales)) = (&self.q[slot], &self.k[slot]);
-        let values = match &self.values {
-            DeviceValues::F16(values) => Values::F16(values[slot].view()),
+        let (k, values) = match &self.values {
+            DeviceValues::F16(values) => (Keys::Rows(k.view()), Values::F16(values[slot].view())),
             DeviceValues::Fp8 { permuted, scales, padded_len } => {
-                Values::Fp8 { permuted: permuted[slot].view(), scales: scales[slot].view(), padded_len: *padded_len }
+                let (permuted, scales, padded_len) = (permuted[slot].view(), scales[slot].view(), *padded_len);
+                (Keys::Rows(k.view()), Values::Fp8 { permuted, scales, padded_len })
+            }
+            DeviceValues::Tiled { tiles, scales } => {
+                (Keys::Tiled(k.view()), Values::Tiled { tiles: tiles[slot].view(), scales: scales[slot].view() })
             }
         };
         let map = self.map.as_ref().zip(self.lists.get(slot)).map(|(map, lists)| DeviceMap {
@@ -101,7 +115,7 @@ impl Work for Sage {
             block_k: map.block_k(),
             kept: map.kept(),
         });
-        let operands = Operands { q: q.view(), q_scales: q_scales.view(), k: k.view(), k_scales: k_scales.view(), values, map };
+        let operands = Operands { q: q.view(), q_scales: q_scales.view(), k, k_scales: k_scales.view(), values, map, added: None };
         self.kernel.run(&self.stream, &self.layout, &self.rules, false, &operands, self.out[slot].view_mut(), None)?;
         Ok(None)
     }

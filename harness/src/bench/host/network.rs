@@ -274,7 +274,9 @@ impl Generating {
         let failed = |why: crate::Error| Error::case("generate/tiny", why);
         let output = Output::new(&self.folder.join("video.mp4")).map_err(|why| failed(why.into()))?;
         let progress = Progress::new(Box::new(|_: &Event| {}));
-        let files = Run { request: &self.request, output, resumed: None, cache: None, progress: &progress }.finish().map_err(failed)?;
+        let files = Run { request: &self.request, output, resumed: None, cache: None, capture: None, progress: &progress }
+            .finish()
+            .map_err(failed)?;
         let video = files.first().ok_or_else(|| Error::case("generate/tiny", "no file was written"))?;
         std::fs::read(video).map_err(|why| Error::file(video, why))
     }

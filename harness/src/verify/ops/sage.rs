@@ -5,7 +5,7 @@ use turbowan_cuda::{AttnShape, BlockMap};
 use turbowan_reference::attention::Mask;
 use turbowan_reference::metrics::Bound;
 use turbowan_reference::sage as truth;
-use turbowan_sage::device::{KERNELS, Map, Operands, SageAttention, Values};
+use turbowan_sage::device::{KERNELS, Keys, Map, Operands, SageAttention, Values};
 use turbowan_sage::{Quantised, Sage, Smoothing, ValuePrecision, forward_with_lse, quantise_keys, quantise_queries, quantise_values};
 
 use super::FAR_ROWS;
@@ -201,7 +201,15 @@ impl Attention {
                 Values::F16(wide.view())
             }
         };
-        let operands = Operands { q: q.view(), q_scales: q_scales.view(), k: k.view(), k_scales: k_scales.view(), values, map };
+        let operands = Operands {
+            q: q.view(),
+            q_scales: q_scales.view(),
+            k: Keys::Rows(k.view()),
+            k_scales: k_scales.view(),
+            values,
+            map,
+            added: None,
+        };
         let (len, rows) = (own.query_values(), own.problems() * own.query_len);
         let (mut out, mut lse) = (stand.room_behind(behind(len), len)?, stand.room_behind(behind(rows), rows)?);
         let attention = SageAttention::load(stand.device())?;
