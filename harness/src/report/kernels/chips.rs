@@ -1,59 +1,59 @@
 //! What a multiprocessor of each chip has: the numbers under occupancy and cycle budgets.
 //!
-//! Sources: [guide] CUDA C++ programming guide, tables "technical specifications per compute capability" and "throughput of
-//! native arithmetic instructions"; [paper] the maker's architecture papers, peak divided by multiprocessors and boost clock;
-//! [assumed] neither says it, and the page marks what rests on it.
+//! Sources: (guide) CUDA C++ programming guide, tables "technical specifications per compute capability" and "throughput of
+//! native arithmetic instructions"; (paper) the maker's architecture papers, peak divided by multiprocessors and boost clock;
+//! (assumed) neither says it, and the page marks what rests on it.
 
 /// Registers and blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Multiprocessor {
-    /// 32-bit registers [guide].
+    /// 32-bit registers (guide).
     pub registers: u32,
-    /// Registers are given to a warp in units of this many [guide].
+    /// Registers are given to a warp in units of this many (guide).
     pub register_unit: u32,
-    /// Shared memory in bytes, all blocks together [guide].
+    /// Shared memory in bytes, all blocks together (guide).
     pub shared_bytes: u32,
-    /// Shared memory that the system takes of every block [guide].
+    /// Shared memory that the system takes of every block (guide).
     pub reserved_bytes: u32,
-    /// Threads [guide].
+    /// Threads (guide).
     pub threads: u32,
-    /// Blocks [guide].
+    /// Blocks (guide).
     pub blocks: u32,
 }
 
 /// Lanes a clock; a warp instruction takes `32 / lanes` clocks of its pipe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pipes {
-    /// Warp instructions issued a clock: one a scheduler [guide].
+    /// Warp instructions issued a clock: one a scheduler (guide).
     pub issue: f64,
-    /// f32 lanes [guide].
+    /// f32 lanes (guide).
     pub fma: f64,
-    /// Lanes of integer multiply-add, on the same units [guide].
+    /// Lanes of integer multiply-add, on the same units (guide).
     pub imad: f64,
-    /// Lanes of integers, compares, selects and packing [guide].
+    /// Lanes of integers, compares, selects and packing (guide).
     pub alu: f64,
-    /// Lanes of exp2, rcp, rsqrt [guide].
+    /// Lanes of exp2, rcp, rsqrt (guide).
     pub special: f64,
-    /// Lanes of conversions between integers and floats [guide]; with `converts_on_special` they are the special function's.
+    /// Lanes of conversions between integers and floats (guide); with `converts_on_special` they are the special function's.
     pub convert: f64,
-    /// Whether conversions take the special function units' time [assumed].
+    /// Whether conversions take the special function units' time (assumed).
     pub converts_on_special: bool,
-    /// Bytes that shared memory reads or writes a clock [guide].
+    /// Bytes that shared memory reads or writes a clock (guide).
     pub shared: f64,
 }
 
 /// Tensor operations a clock, a multiplication and an addition being two.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tensor {
-    /// int8 into s32 [paper].
+    /// int8 into s32 (paper).
     pub int8: f64,
-    /// f16 and bf16 into f32 [paper].
+    /// f16 and bf16 into f32 (paper).
     pub half_f32: f64,
-    /// f16 into f16 [paper].
+    /// f16 into f16 (paper).
     pub half_f16: f64,
-    /// e4m3 into f32 [paper]; none where the chip has no such instruction.
+    /// e4m3 into f32 (paper); none where the chip has no such instruction.
     pub fp8_f32: Option<f64>,
-    /// e4m3 into f16 [paper].
+    /// e4m3 into f16 (paper).
     pub fp8_f16: Option<f64>,
     /// Share of those rates that instructions of a warp reach (`mma.sync`), where warpgroups have their own (`wgmma`)
     /// [assumed: 0.62 on 9.0, after published measurements of others].
