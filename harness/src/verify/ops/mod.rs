@@ -10,6 +10,11 @@
 mod attention;
 mod block_select;
 mod conv3d;
+mod convolve;
+#[cfg(test)]
+mod coverage;
+mod elementwise;
+mod gather;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;
@@ -19,7 +24,9 @@ mod sage;
 mod sage_quantise;
 mod sla;
 mod text;
+mod text_attention;
 mod vae;
+mod vae_attention;
 
 use half::bf16;
 
@@ -43,8 +50,12 @@ pub const ALL: &[&[Op]] = &[
     &sla::linear_backward::OPS,
     &sla::sparse_linear::OPS,
     &conv3d::OPS,
-    &text::OPS,
     &vae::OPS,
+    &vae_attention::OPS,
+    &text::OPS,
+    &text_attention::OPS,
+    &elementwise::OPS,
+    &gather::OPS,
 ];
 
 /// Every operation whose name contains `part`; all without one.
