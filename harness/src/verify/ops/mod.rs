@@ -21,7 +21,12 @@ mod norm;
 mod quant;
 mod rope;
 mod sage;
+mod sage_end;
+mod sage_means;
+mod sage_problem;
+mod sage_qk_prep;
 mod sage_quantise;
+mod sage_values;
 mod sla;
 mod text;
 mod text_attention;
@@ -39,8 +44,12 @@ pub const ALL: &[&[Op]] = &[
     &rope::OPS,
     &gemm_int8::OPS,
     &gemm_bf16::OPS,
+    &sage_means::OPS,
     &sage_quantise::OPS,
+    &sage_values::OPS,
+    &sage_qk_prep::OPS,
     &sage::OPS,
+    &sage_end::OPS,
     &block_select::OPS,
     &sla::attention::OPS,
     &sla::attention_backward::OPS,
