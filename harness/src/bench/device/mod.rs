@@ -4,8 +4,16 @@
 //! Every operation here also runs on the emulator, which is how it is tested; the emulator is never timed.
 
 mod attention;
+mod branch;
+mod convolution;
+mod exact;
+mod gradients;
 mod linear;
+mod prepare;
 mod rows;
+mod sides;
+mod text;
+mod whole;
 
 use half::bf16;
 use turbowan_cuda::device::{Buffer, Stream};
@@ -33,7 +41,20 @@ pub fn prepare(op: &Op, stream: &Stream) -> Result<Box<dyn Work>, Error> {
         Op::NormLayer(shape) => Box::new(rows::LayerNorms::new(shape, stream, slots)?),
         Op::NormRmsRope(shape) => Box::new(rows::Turned::new(shape, stream, slots)?),
         Op::BlockMap(shape) => Box::new(attention::Map::new(shape, stream, slots)?),
-        Op::AttentionSage(shape) => Box::new(attention::Sage::new(shape, stream, slots)?),
+        Op::NormChannel(shape) => Box::new(rows::ChannelNorms::new(shape, stream, slots)?),
+        Op::ResidualGate(shape) => Box::new(rows::Gated::new(shape, stream, slots)?),
+        Op::PrepareQk(shape) => Box::new(prepare::Qk::new(shape, stream, slots)?),
+        Op::PrepareKeys(shape) => Box::new(prepare::KeyRows::new(shape, stream, slots)?),
+        Op::PrepareValues(shape) => Box::new(prepare::ValueRows::new(shape, stream, slots)?),
+        Op::AttentionSage(shape) => Box::new(attention::Sage::new(shape, false, stream, slots)?),
+        Op::AttentionSageSla(shape) => Box::new(attention::Sage::new(shape, true, stream, slots)?),
+        Op::AttentionDense(shape) => Box::new(exact::Exact::new(shape, stream, slots)?),
+        Op::AttentionBackward(shape) => Box::new(exact::Backward::new(shape, false, stream, slots)?),
+        Op::SlaBackward(shape) => Box::new(exact::Backward::new(shape, true, stream, slots)?),
+        Op::LinearBranch(shape) => Box::new(branch::Alone::new(shape, stream, slots)?),
+        Op::SelfSageSla(shape) => Box::new(whole::Whole::new(shape, stream, slots)?),
+        Op::TextAttention(shape) => Box::new(text::Text::new(shape, stream, slots)?),
+        Op::Conv3d(shape) => Box::new(convolution::Frames::new(shape, stream, slots)?),
         other => return Err(Error::case(&other.name(), "no kernel of this program does it on a device yet")),
     })
 }
