@@ -24,6 +24,9 @@ pub struct Peer {
     pub shape: Map<String, Value>,
     /// Threads, or none on a device.
     pub threads: Option<usize>,
+    /// The GPU as its driver calls it, where it ran on one.
+    #[serde(default)]
+    pub gpu: Option<String>,
     /// Seconds of the middle sample.
     pub median_s: f64,
     /// Seconds of the least.
@@ -129,6 +132,9 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
             }
             let note = match theirs.threads {
                 Some(threads) if threads != ours.machine.threads => format!("{threads} threads beside {} of ours", ours.machine.threads),
+                None if theirs.gpu != ours.machine.gpu.as_ref().map(|gpu| gpu.name.clone()) => {
+                    format!("on {}", theirs.gpu.as_deref().unwrap_or("a GPU that is not told"))
+                }
                 _ => String::new(),
             };
             Some((format!("{} {} ({})", theirs.peer, theirs.version, theirs.name), theirs.median_s, note))

@@ -16,6 +16,10 @@ use crate::bench::error::Error;
 use crate::bench::host::{PROJECTION, ends, linear_rows, shape_of};
 use crate::bench::work::{Check, Work, gather, seeded_rows};
 
+/// The projection's bias is this times standard normal: as small as a row of attention over thousands of keys, so that none
+/// of what is added up hides another.
+const BIAS: f32 = 0.01;
+
 /// The branch's features in every case.
 pub const FEATURES: FeatureMap = FeatureMap::Softmax;
 
@@ -37,7 +41,7 @@ impl Branch {
     pub fn new(layout: &AttnShape, stream: &Stream, slots: usize) -> Result<Self, Error> {
         let dim = layout.head_dim;
         let weight: Vec<f32> = normal(dim * dim, 5).iter().map(|w| w * PROJECTION).collect();
-        let bias = normal(dim, 6);
+        let bias: Vec<f32> = normal(dim, 6).iter().map(|b| b * BIAS).collect();
         Ok(Self {
             layout: *layout,
             stream: stream.clone(),

@@ -10,9 +10,7 @@ use turbowan_reference::inputs::normal;
 use turbowan_reference::metrics::Bound;
 use turbowan_reference::sla as truth;
 use turbowan_sla::device::linear_backward::{LinearBackward, LinearGradients, LinearOperands, LinearRoom};
-use turbowan_sla::device::{
-    Attended, ExactAttention, ExactAttentionBackward, GradientsMut, InverseMap, Map, Operands, Scores, Workspace,
-};
+use turbowan_sla::device::{Attended, ExactAttention, ExactAttentionBackward, GradientsMut, InverseMap, Map, Operands, Scores, Workspace};
 
 use super::branch::{Branch, FEATURES};
 use super::gradients::{Head, Left};
@@ -173,7 +171,9 @@ impl Backward {
             let projection = truth::Projection { weight: &weight, bias: &bias };
             let [q, k, v, gradient] = [head.q, head.k, head.v, head.gradient].map(wide);
             let linear = truth::linear_backward(&q, &k, &v, &gradient, shape, truth::FeatureMap::Softmax, projection);
-            for (want, linear) in want.iter_mut().zip([gather(&linear.q, dim, queries), gather(&linear.k, dim, keys), gather(&linear.v, dim, keys)]) {
+            for (want, linear) in
+                want.iter_mut().zip([gather(&linear.q, dim, queries), gather(&linear.k, dim, keys), gather(&linear.v, dim, keys)])
+            {
                 want.iter_mut().zip(linear).for_each(|(want, linear)| *want += linear);
             }
         }
@@ -224,7 +224,12 @@ impl Work for Backward {
             let want = self.truth(problem, (&queries, &keys), &left);
             for ((found, want), (rows, len)) in found.iter().zip(want).zip([(&queries, len), (&keys, key_len), (&keys, key_len)]) {
                 let got = gather(&found[of(len)], dim, rows);
-                worst = worst.worse(Check::of(&got, &want, bound, "f64 gradients; keys' and values' from the denominators of the forward pass"));
+                worst = worst.worse(Check::of(
+                    &got,
+                    &want,
+                    bound,
+                    "f64 gradients; keys' and values' from the denominators of the forward pass",
+                ));
             }
         }
         Ok(worst)

@@ -173,28 +173,30 @@ mod tests {
 
     #[test]
     fn every_operation_of_a_device_holds_its_bound_on_the_emulator_and_is_not_timed_there() {
-        // 8.9 has the kernels with 8-bit values too
-        let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability((8, 9))) else {
-            return println!("skipped: no emulator");
-        };
-        let stream = device.stream().unwrap();
-        for case in case::parse(Path::new("small.toml"), SMALL).unwrap() {
-            let mut work = prepare(&case.op, &stream).unwrap();
-            for _ in 0..2 {
-                work.run().unwrap();
-                let check = work.check(case.bound.rows, case.bound.bound()).unwrap();
-                assert!(check.verdict.passes() && check.values > 0, "{}: {}", case.name, check.verdict);
+        // values in 16 bits, in 8 bits, and in tiles with the kernels of warpgroups
+        for capability in [(8, 0), (8, 9), (9, 0)] {
+            let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability(capability)) else {
+                return println!("skipped: no emulator");
+            };
+            let stream = device.stream().unwrap();
+            for case in case::parse(Path::new("small.toml"), SMALL).unwrap() {
+                let mut work = prepare(&case.op, &stream).unwrap();
+                for _ in 0..2 {
+                    work.run().unwrap();
+                    let check = work.check(case.bound.rows, case.bound.bound()).unwrap();
+                    assert!(check.verdict.passes() && check.values > 0, "{capability:?} {}: {}", case.name, check.verdict);
+                }
             }
+            let refused = DeviceClock::new(&stream).err().unwrap().to_string();
+            assert!(refused.starts_with("the emulator is never timed"), "{refused}");
         }
-        let refused = DeviceClock::new(&stream).err().unwrap().to_string();
-        assert!(refused.starts_with("the emulator is never timed"), "{refused}");
     }
 
     #[test]
     fn the_report_states_the_shared_memory_that_launchers_ask_for() {
         use crate::report::kernels::shared::{Dynamic, dynamic};
-        // one chip with large shared memory, one with small: each has kernels of its own
-        for capability in [(8, 0), (8, 9)] {
+        // large shared memory, small, warpgroups: each has kernels of its own
+        for capability in [(8, 0), (8, 9), (9, 0)] {
             let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability(capability)) else {
                 return println!("skipped: no emulator");
             };

@@ -234,7 +234,12 @@ impl Work for Qk {
         let mut checks = Vec::new();
         for (side, out) in [(&self.q, to_f32(&q_out)), (&self.k, to_f32(&self.k_out[slot].to_vec()?))] {
             let want = turned(&gather(&side.host, heads * head_dim, &rows), Some(&side.weight), &self.shape, &rows);
-            checks.push(Check::of(&gather(&out, head_dim, &head_rows), &want, bound, "the f64 norm and rotation; the host's int8 of the turned rows"));
+            checks.push(Check::of(
+                &gather(&out, head_dim, &head_rows),
+                &want,
+                bound,
+                "the f64 norm and rotation; the host's int8 of the turned rows",
+            ));
         }
         let (values, scales) = (self.q_values[slot].to_vec()?, self.q_scales[slot].to_vec()?);
         for head in ends(heads) {

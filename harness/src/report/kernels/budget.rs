@@ -58,6 +58,8 @@ pub struct Clocks {
     pub alu: f64,
     /// Shared memory.
     pub shared: f64,
+    /// The card's memory, as if no cache held anything; of instructions without products alone.
+    pub memory: f64,
 }
 
 /// A hot loop's budget.
@@ -71,7 +73,8 @@ pub struct Budget {
     pub operations: f64,
     /// The busiest pipe.
     pub bound: &'static str,
-    /// Predicted share of the tensor peak: that of warpgroups, where the chip has them.
+    /// Predicted share of the tensor peak: that of warpgroups, where the chip has them. Without products it is the share of the
+    /// memory's bandwidth.
     pub share_of_peak: f64,
 }
 
@@ -125,7 +128,7 @@ impl Budget {
     /// The budget of instructions on a chip; none where a product is of a kind that the chip's table does not have.
     pub fn of(instructions: &[&Instruction], chip: &Limits) -> Option<Self> {
         let (mut counts, mut clocks, mut operations) = (Counts::default(), Clocks::default(), 0.0);
-        let mut imad_lanes = 0.0;
+        let (mut imad_lanes, mut memory_bytes) = (0.0, 0.0);
         for instruction in instructions {
             counts.issued += 1;
             let pipe = Pipe::of(instruction);
@@ -157,14 +160,18 @@ impl Budget {
                 Pipe::Alu => counts.alu += 1,
                 Pipe::Shared => {
                     counts.shared += 1;
-                    clocks.shared += shared_bytes(instruction) / chip.pipes.shared;
+                    clocks.shared += access_bytes(instruction) / chip.pipes.shared;
                 }
                 Pipe::Copy => {
                     counts.shared += 1;
                     counts.global += 1;
-                    clocks.shared += shared_bytes(instruction) / chip.pipes.shared;
+                    clocks.shared += access_bytes(instruction) / chip.pipes.shared;
+                    memory_bytes += access_bytes(instruction);
                 }
-                Pipe::Global => counts.global += 1,
+                Pipe::Global => {
+                    counts.global += 1;
+                    memory_bytes += access_bytes(instruction);
+                }
                 Pipe::Branch => counts.branch += 1,
                 Pipe::Sync => counts.sync += 1,
                 Pipe::Other => counts.other += 1,
@@ -181,8 +188,15 @@ impl Budget {
         }
         clocks.fma = lanes(counts.fma, chip.pipes.fma) + imad_lanes * 32.0 / chip.pipes.imad;
         clocks.alu = lanes(counts.alu, chip.pipes.alu);
+        let has_products = counts.warp_tensor + counts.group_tensor > 0;
+        if !has_products {
+            clocks.memory = memory_bytes / chip.pipes.memory;
+        }
         let (bound, busiest) = clocks.busiest();
-        let peak_clocks = clocks.tensor * if counts.group_tensor > 0 { 1.0 } else { chip.tensor.warp_share };
+        if busiest == 0.0 {
+            return None;
+        }
+        let peak_clocks = clocks.memory + clocks.tensor * if counts.group_tensor > 0 { 1.0 } else { chip.tensor.warp_share };
         Some(Self { counts, clocks, operations, bound, share_of_peak: peak_clocks / busiest })
     }
 }
@@ -193,6 +207,7 @@ impl Clocks {
         // tensor first: of two that are equal it is the one that should be busy
         let pipes = [
             ("tensor", self.tensor),
+            ("memory", self.memory),
             ("issue", self.issue),
             ("special functions", self.special),
             ("conversions", self.convert),
@@ -204,14 +219,16 @@ impl Clocks {
     }
 }
 
-/// Bytes that a warp's access moves through shared memory.
-fn shared_bytes(instruction: &Instruction) -> f64 {
+/// Bytes that a warp's access moves.
+fn access_bytes(instruction: &Instruction) -> f64 {
     let matrices = |count: f64| count * 128.0;
     match instruction.root() {
         "LDSM" | "STSM" if instruction.has("4") => matrices(4.0),
         "LDSM" | "STSM" if instruction.has("2") => matrices(2.0),
         _ if instruction.has("128") => 512.0,
         _ if instruction.has("64") => 256.0,
+        _ if instruction.has("U16") || instruction.has("S16") || instruction.has("16") => 64.0,
+        _ if instruction.has("U8") || instruction.has("S8") || instruction.has("8") => 32.0,
         _ => 128.0,
     }
 }
@@ -328,6 +345,16 @@ mod tests {
         assert!((budget.share_of_peak - 3.0 / 12.0).abs() < 1e-12, "{budget:?}");
         // where conversions share the special function units they add up
         assert_eq!(Budget::of(&hot.body, limits("sm_80").unwrap()).unwrap().clocks.special, 4.0);
+    }
+
+    #[test]
+    fn what_multiplies_nothing_has_a_share_of_the_memorys_bandwidth() {
+        let code = parse(SAMPLE);
+        let budget = Budget::of(&code["copy_rows"].iter().collect::<Vec<_>>(), limits("sm_90a").unwrap()).unwrap();
+        // 16 bytes a lane in and out
+        assert!((budget.clocks.memory - 1024.0 / (4800.0 / (132.0 * 1.83))).abs() < 1e-9, "{budget:?}");
+        assert_eq!((budget.bound, budget.share_of_peak, budget.clocks.issue), ("memory", 1.0, 1.0));
+        assert!(Budget::of(&[], limits("sm_90a").unwrap()).is_none());
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub struct Row {
     pub hot_loop: Option<Budget>,
     /// The shortest way through it.
     pub hot_way: Option<Budget>,
+    /// All of a kernel that multiplies no matrices in a loop, each instruction once.
+    pub once: Option<Budget>,
 }
 
 /// The report.
@@ -173,6 +175,7 @@ fn row(file: &str, usage: &Usage, function: &[sass::Instruction], threads: Optio
     let hot = chip.zip(loops::hot_loop(function));
     // after the end there is a loop that goes nowhere, and padding
     let is_filler = |instruction: &sass::Instruction| instruction.name == "NOP" || instruction.target == Some(instruction.address);
+    let whole: Vec<&sass::Instruction> = function.iter().filter(|instruction| !is_filler(instruction)).collect();
     Row {
         file: file.to_owned(),
         kernel: usage.kernel.to_owned(),
@@ -185,8 +188,9 @@ fn row(file: &str, usage: &Usage, function: &[sass::Instruction], threads: Optio
         dynamic_shared_bytes: asked.bytes(),
         at: if let Dynamic::At(_, shape) = asked { Some(shape) } else { None },
         occupancy: chip.zip(threads).map(|(chip, threads)| chip.multiprocessor.occupancy(threads, usage.registers, shared)),
-        instructions: function.iter().filter(|instruction| !is_filler(instruction)).count(),
+        instructions: whole.len(),
         hot_loop: hot.as_ref().and_then(|(chip, hot)| Budget::of(&hot.body, chip)),
+        once: if hot.is_some() { None } else { chip.and_then(|chip| Budget::of(&whole, chip)) },
         hot_way: hot.as_ref().and_then(|(chip, hot)| Budget::of(&hot.shortest, chip)),
     }
 }
@@ -242,6 +246,10 @@ mod tests {
             let (all, way) = (row.hot_loop.unwrap(), row.hot_way.unwrap());
             assert!(all.share_of_peak > 0.0 && all.share_of_peak <= 1.0 && way.share_of_peak <= 1.0, "{row:?}");
             assert!(way.counts.issued <= all.counts.issued && way.operations > 0.0, "{row:?}");
+        }
+        for row in report.kernels.iter().filter(|row| row.hot_loop.is_none()) {
+            let once = row.once.unwrap();
+            assert!(once.share_of_peak > 0.0 && once.share_of_peak <= 1.0 && once.counts.global > 0, "{row:?}");
         }
         // where warpgroups multiply, the loop is theirs; a wait behind the end is no loop
         for row in report.kernels.iter().filter(|row| row.kernel.contains("_wgmma")) {

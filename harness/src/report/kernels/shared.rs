@@ -42,9 +42,9 @@ const KERNELS: &[(&str, Dynamic)] = &[
     ("sage_attn_d128", kib(64)),
     ("sage_attn_d64_rows64", kib(40)),
     ("sage_attn_d64", kib(44)),
-    // barriers, queries, four stages of 128 keys and values, the output; 2 D^2 bytes more where something is added to it
-    ("sage_attn_wgmma_d128", Dynamic::At(1024 + 128 * 128 + 4 * 2 * 128 * 128 + 2 * 128 * 128, "no added output")),
-    ("sage_attn_wgmma_d64", Dynamic::At(1024 + 128 * 64 + 4 * 2 * 128 * 64 + 2 * 128 * 64, "no added output")),
+    // barriers, queries, four stages of 128 keys and values, the output; 2 D^2 bytes where something is added to it
+    ("sage_attn_wgmma_d128", Dynamic::At(1024 + 128 * 128 + 4 * 2 * 128 * 128 + 2 * 128 * 128 + 2 * 128 * 128, "an added term")),
+    ("sage_attn_wgmma_d64", Dynamic::At(1024 + 128 * 64 + 4 * 2 * 128 * 64 + 2 * 128 * 64 + 2 * 64 * 64, "an added term")),
     ("qk_prep_d128", kib(64)),
     ("qk_prep_d64", kib(32)),
     // scores of 16 query blocks with 1182 key blocks, in spans of 256
