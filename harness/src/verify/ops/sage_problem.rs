@@ -67,9 +67,10 @@ impl Problem {
         Ok(Self { heads, sage, format, map, causal, q, k })
     }
 
-    /// Keys of a step, over which one maximum holds: the kernel over tiles takes two of them at a time.
+    /// Keys of a step, over which one maximum holds: two tiles where keys are tiled, but for the host, whose steps end with a
+    /// block of the map.
     pub(super) fn step(&self, place: Place) -> usize {
-        if self.format == Format::Tiled && place != Place::Host { 128 } else { 64 }
+        if self.format == Format::Tiled && (place != Place::Host || self.map.is_none()) { 128 } else { BLOCKS.1 }
     }
 
     /// The oracle over the integers that the quantisers gave: output in the shape's layout, and log-sum-exp.
