@@ -452,11 +452,12 @@ fn a_repeat_a_second_stream_and_a_replay_give_the_same_bits() {
 
 #[test]
 fn misfits_are_refused() {
+    type Frames<'a> = Vec<Option<View<'a, bf16>>>;
     for device in devices() {
         let stream = device.stream().unwrap();
         let convolution = Convolution::load(&device).unwrap();
         let case = Case::new(Kind::Plain, [8, 16], [3, 3, 3], Sampling::Same, [2, 3], [3, 0]);
-        let with = |change: &dyn Fn(&mut Vec<Option<View<'_, bf16>>>), size, time_stride, values: usize| {
+        let with = |change: &dyn Fn(&mut Frames<'_>), size, time_stride, values: usize| {
             let mut out = stream.allocate(values)?;
             case.queue(&stream, &convolution, |c, weight, window| {
                 let mut frames = window.frames.to_vec();
@@ -464,7 +465,7 @@ fn misfits_are_refused() {
                 c.run(&stream, weight, Window { frames: &frames, size, time_stride }, None, out.view_mut())
             })
         };
-        let same = |_: &mut Vec<Option<View<'_, bf16>>>| {};
+        let same = |_: &mut Frames<'_>| {};
         with(&same, [2, 3], 1, 96).unwrap();
         assert!(matches!(with(&same, [2, 3], 1, 97), Err(Error::Length { what: "convolution output", .. })));
         assert!(matches!(with(&same, [3, 3], 1, 144), Err(Error::Length { what: "input frame", .. })));

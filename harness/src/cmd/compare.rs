@@ -16,8 +16,8 @@ use crate::verify::{Case, ops};
 
 /// Lays two things side by side: attention types, machines, or records.
 ///
-/// Attention types are original (or dense), sage, sla[:SHARE] and sagesla[:SHARE], run by the host on random rows, on rows with
-/// outlier channels, and on captured ones. Machines are host, emulator and cuda, which run the cases of `turbowan verify`.
+/// Attention types are original (or dense), sage, sla and sagesla (sla:SHARE, sagesla:SHARE), run by the host on random
+/// rows, on rows with outlier channels, and on captured ones. Machines are host, emulator and cuda, which run the cases of `turbowan verify`.
 /// Records are files that `turbowan verify --json` or `turbowan bench` wrote.
 #[derive(Debug, Args)]
 pub struct Compare {

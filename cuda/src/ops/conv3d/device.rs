@@ -3,7 +3,7 @@
 //! Operands are bf16 and the sum is in `f32`, in another order than the host's: results agree within the rounding of the
 //! sum. What is stored rounds as the host does with [`crate::Rounding::Bf16`].
 //!
-//! A frame is `[height, width, stored channels]` with [`stored`](super::packing::stored) channels, those past the last
+//! A frame is `[height, width, stored channels]` with [`stored`] channels, those past the last
 //! zero; the kernels keep them zero while values are finite. A launch takes a window of frames, each wherever it lies: a causal cache is read in
 //! place, and nothing is copied around it.
 
@@ -25,7 +25,7 @@ const TILE_COLUMNS: usize = 16;
 /// Colours of a pixel of video.
 const COLORS: usize = 3;
 
-/// Which kernel each convolution takes. In the order of [`Role`].
+/// Which kernel each convolution takes. In the order of `Role`.
 pub const KERNELS: [OpKernel; 7] = [
     OpKernel {
         op: "convolution, 3 x 3",

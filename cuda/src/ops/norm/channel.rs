@@ -50,7 +50,7 @@ impl ChannelNorm {
     /// Queues `out = then(x / max(|x|, 1e-12) * sqrt(channels) * gamma)` for pixels of `channels` channels.
     ///
     /// `x` and `out` are `[pixels, stored channels]`, `gamma` is `[stored channels]`, with
-    /// [`stored`](crate::ops::conv3d::packing::stored) channels: those past the last are zero, and stay so. No pixels are no
+    /// [`stored`] channels: those past the last are zero, and stay so. No pixels are no
     /// work.
     ///
     /// # Errors

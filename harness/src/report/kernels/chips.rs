@@ -1,59 +1,61 @@
 //! What a multiprocessor of each chip has: the numbers under occupancy and cycle budgets.
 //!
-//! Sources: [guide] CUDA C++ programming guide, tables "technical specifications per compute capability" and "throughput of
-//! native arithmetic instructions"; [paper] the maker's architecture papers, peak divided by multiprocessors and boost clock;
-//! [assumed] neither says it, and the page marks what rests on it.
+//! Sources: (guide) CUDA C++ programming guide, tables "technical specifications per compute capability" and "throughput of
+//! native arithmetic instructions"; (paper) the maker's architecture papers, peak divided by multiprocessors and boost clock;
+//! (assumed) neither says it, and the page marks what rests on it.
 
 /// Registers and blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Multiprocessor {
-    /// 32-bit registers [guide].
+    /// 32-bit registers (guide).
     pub registers: u32,
-    /// Registers are given to a warp in units of this many [guide].
+    /// Registers are given to a warp in units of this many (guide).
     pub register_unit: u32,
-    /// Shared memory in bytes, all blocks together [guide].
+    /// Shared memory in bytes, all blocks together (guide).
     pub shared_bytes: u32,
-    /// Shared memory that the system takes of every block [guide].
+    /// Shared memory that the system takes of every block (guide).
     pub reserved_bytes: u32,
-    /// Threads [guide].
+    /// Threads (guide).
     pub threads: u32,
-    /// Blocks [guide].
+    /// Blocks (guide).
     pub blocks: u32,
 }
 
 /// Lanes a clock; a warp instruction takes `32 / lanes` clocks of its pipe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pipes {
-    /// Warp instructions issued a clock: one a scheduler [guide].
+    /// Warp instructions issued a clock: one a scheduler (guide).
     pub issue: f64,
-    /// f32 lanes [guide].
+    /// f32 lanes (guide).
     pub fma: f64,
-    /// Lanes of integer multiply-add, on the same units [guide].
+    /// Lanes of integer multiply-add, on the same units (guide).
     pub imad: f64,
-    /// Lanes of integers, compares, selects and packing [guide].
+    /// Lanes of integers, compares, selects and packing (guide).
     pub alu: f64,
-    /// Lanes of exp2, rcp, rsqrt [guide].
+    /// Lanes of exp2, rcp, rsqrt (guide).
     pub special: f64,
-    /// Lanes of conversions between integers and floats [guide]; with `converts_on_special` they are the special function's.
+    /// Lanes of conversions between integers and floats (guide); with `converts_on_special` they are the special function's.
     pub convert: f64,
-    /// Whether conversions take the special function units' time [assumed].
+    /// Whether conversions take the special function units' time (assumed).
     pub converts_on_special: bool,
-    /// Bytes that shared memory reads or writes a clock [guide].
+    /// Bytes that shared memory reads or writes a clock (guide).
     pub shared: f64,
+    /// Bytes of the card's memory a clock: its rate over multiprocessors and boost clock [paper].
+    pub memory: f64,
 }
 
 /// Tensor operations a clock, a multiplication and an addition being two.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Tensor {
-    /// int8 into s32 [paper].
+    /// int8 into s32 (paper).
     pub int8: f64,
-    /// f16 and bf16 into f32 [paper].
+    /// f16 and bf16 into f32 (paper).
     pub half_f32: f64,
-    /// f16 into f16 [paper].
+    /// f16 into f16 (paper).
     pub half_f16: f64,
-    /// e4m3 into f32 [paper]; none where the chip has no such instruction.
+    /// e4m3 into f32 (paper); none where the chip has no such instruction.
     pub fp8_f32: Option<f64>,
-    /// e4m3 into f16 [paper].
+    /// e4m3 into f16 (paper).
     pub fp8_f16: Option<f64>,
     /// Share of those rates that instructions of a warp reach (`mma.sync`), where warpgroups have their own (`wgmma`)
     /// [assumed: 0.62 on 9.0, after published measurements of others].
@@ -84,7 +86,7 @@ const SHARED: f64 = 128.0;
 pub const CHIPS: [Limits; 5] = [
     Limits {
         target: "sm_80",
-        cards: "A100",
+        cards: "A100 80 GB SXM",
         multiprocessor: multiprocessor(164, 2048, 32),
         pipes: Pipes {
             issue: ISSUE,
@@ -95,6 +97,7 @@ pub const CHIPS: [Limits; 5] = [
             convert: 16.0,
             converts_on_special: true,
             shared: SHARED,
+            memory: 2039.0 / (108.0 * 1.41),
         },
         tensor: Tensor { int8: 4096.0, half_f32: 2048.0, half_f16: 2048.0, fp8_f32: None, fp8_f16: None, warp_share: 1.0 },
         assumed: "conversions share the special function units",
@@ -103,7 +106,7 @@ pub const CHIPS: [Limits; 5] = [
         target: "sm_86",
         cards: "RTX 3090",
         multiprocessor: multiprocessor(100, 1536, 16),
-        pipes: GEFORCE,
+        pipes: geforce(936.0 / (82.0 * 1.695)),
         tensor: Tensor { int8: 1024.0, half_f32: 256.0, half_f16: 512.0, fp8_f32: None, fp8_f16: None, warp_share: 1.0 },
         assumed: "conversions share the special function units",
     },
@@ -111,13 +114,13 @@ pub const CHIPS: [Limits; 5] = [
         target: "sm_89",
         cards: "RTX 4090 (L40 and L40S: twice its rate of f16 and e4m3 into f32)",
         multiprocessor: multiprocessor(100, 1536, 24),
-        pipes: GEFORCE,
+        pipes: geforce(1008.0 / (128.0 * 2.52)),
         tensor: GEFORCE_TENSOR,
         assumed: "conversions share the special function units",
     },
     Limits {
         target: "sm_90a",
-        cards: "H100, H200",
+        cards: "H100 and H200 SXM, memory of the H200",
         multiprocessor: multiprocessor(228, 2048, 32),
         pipes: Pipes {
             issue: ISSUE,
@@ -128,6 +131,7 @@ pub const CHIPS: [Limits; 5] = [
             convert: 64.0,
             converts_on_special: false,
             shared: SHARED,
+            memory: 4800.0 / (132.0 * 1.83),
         },
         tensor: Tensor { int8: 8192.0, half_f32: 4096.0, half_f16: 4096.0, fp8_f32: Some(8192.0), fp8_f16: Some(8192.0), warp_share: 0.62 },
         assumed: "mma.sync reaches 0.62 of the wgmma rate",
@@ -136,14 +140,25 @@ pub const CHIPS: [Limits; 5] = [
         target: "sm_120a",
         cards: "RTX 5090",
         multiprocessor: multiprocessor(100, 1536, 24),
-        pipes: GEFORCE,
+        pipes: geforce(1792.0 / (170.0 * 2.407)),
         tensor: GEFORCE_TENSOR,
         assumed: "lanes are those of 8.9; conversions share the special function units",
     },
 ];
 
-const GEFORCE: Pipes =
-    Pipes { issue: ISSUE, fma: 128.0, imad: 64.0, alu: 64.0, special: 16.0, convert: 16.0, converts_on_special: true, shared: SHARED };
+const fn geforce(memory: f64) -> Pipes {
+    Pipes {
+        issue: ISSUE,
+        fma: 128.0,
+        imad: 64.0,
+        alu: 64.0,
+        special: 16.0,
+        convert: 16.0,
+        converts_on_special: true,
+        shared: SHARED,
+        memory,
+    }
+}
 
 const GEFORCE_TENSOR: Tensor =
     Tensor { int8: 2048.0, half_f32: 512.0, half_f16: 1024.0, fp8_f32: Some(1024.0), fp8_f16: Some(2048.0), warp_share: 1.0 };

@@ -65,6 +65,30 @@ fn placed(heads: &[f64], len: usize, dim: usize, offset: impl Fn(usize, usize) -
     out
 }
 
+/// A shape behind heads of zeros: whole heads where a head's rows lie together, whole samples where heads are mixed.
+#[derive(Clone, Copy)]
+pub(super) struct AfterZeros {
+    /// With those of zeros.
+    pub(super) shape: AttnShape,
+    own: usize,
+}
+
+impl AfterZeros {
+    /// `own` behind `lead` heads or samples.
+    pub(super) fn new(own: &AttnShape, lead: usize) -> Self {
+        let shape = match own.layout {
+            HeadLayout::Bhld => AttnShape { heads: lead + own.heads, ..*own },
+            HeadLayout::Blhd => AttnShape { batch: lead + own.batch, ..*own },
+        };
+        Self { shape, own: own.problems() }
+    }
+
+    /// How much of an operand lies before the `values` of it that are the shape's own.
+    pub(super) fn behind(&self, values: usize) -> usize {
+        (self.shape.problems() - self.own) * (values / self.own)
+    }
+}
+
 /// A head of the oracle.
 pub(super) fn head_of<'a>([query, key, value]: [&'a [f32]; 3], head_dim: usize) -> Head<'a> {
     Head { query, key, value, head_dim }
