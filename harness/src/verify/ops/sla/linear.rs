@@ -215,11 +215,11 @@ impl Prepared for Linear {
             (Rounding::Bf16, _, Place::Host) => (1.5e-2, "features, state and output round to bf16"),
             (Rounding::Bf16, ..) => (4.5e-3, "features of keys and queries, the folded state and the output round to bf16"),
             (Rounding::None, FeatureMap::Relu, _) => (1e-5, "relu leaves few features, whose sums cancel"),
-            (Rounding::None, ..) => (4e-6, "sums of a thousand products in f32"),
+            (Rounding::None, ..) => (8e-6, "sums of a thousand products in f32, of one sign where the keys are constant"),
         };
         let mut held = vec![Held::within(&outputs[0], &self.want, Bound::relative_l2(bound), why)];
         if let [_, state, got] = outputs {
-            held.push(Held::within(state, &self.state, Bound::relative_l2(2e-3), "a feature moves by up to 2^-8 of itself, either way"));
+            held.push(Held::within(state, &self.state, Bound::relative_l2(3e-3), "a feature moves by up to 2^-8 of itself, either way"));
             let want = self.folded(&state.values);
             held.push(Held::equal(got, &want, "the same operations in the same order as the host's"));
         }

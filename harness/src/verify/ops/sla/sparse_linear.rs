@@ -28,10 +28,12 @@ const ANY: &[Axis] = &[
     Axis::new("percent", 1, 100, 1),
 ];
 
+/// With one key every row returns its value, and gradients of queries and keys are what is left of terms that cancel: see the
+/// operations of each branch.
 const BF16: &[Axis] = &[
     Axis::new("heads", 1, 2, 1),
     Axis::new("query", 1, 200, 1),
-    Axis::new("key", 1, 300, 1),
+    Axis::new("key", 8, 300, 1),
     Axis::new("dim", 64, 128, 64),
     Axis::choice("features", 2),
     Axis::new("percent", 1, 100, 1),
@@ -72,7 +74,13 @@ pub const OPS: [Op; 2] = [
                 [&[1, 1, 70, 64, 0, 100, 0], &[1, 130, 141, 128, 0, 1, 0], &[1, 67, 130, 64, 1, 50, 1], &[2, 140, 150, 64, 0, 50, 1]];
             Case::cross(&shapes, &[1, 130, 150, 64, 0, 50, 1], &[Kind::ZeroBlock])
         },
-        tame,
+        tame: |case| {
+            tame(case);
+            // of constant keys the gradients of queries are nothing but roundings
+            if case.kind == Kind::Constant {
+                case.kind = Kind::Plain;
+            }
+        },
         kernels,
         far: &[],
         prepare: |case| {
