@@ -40,7 +40,7 @@ impl Fault {
                 CudaError::NoKernels { .. } | CudaError::WrongChip { .. } | CudaError::NoEmulator | CudaError::DriverTooOld { .. },
             ) => Some(self.to_string()),
             Self::Cuda(CudaError::Size { what, .. }) if *what == FIRST_BLOCK => {
-                Some("its few blocks walk through all tiles, so its last ones alone cannot be run".to_owned())
+                Some("its blocks are fewer there, with larger tiles or many of them, so its last ones alone cannot be run".to_owned())
             }
             _ => None,
         }

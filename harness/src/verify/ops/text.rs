@@ -13,15 +13,20 @@ use super::{FAR_ROWS, HALF_STEP, bf16s};
 use crate::verify::{Axis, Case, Far, Fault, Held, Kind, Op, Output, Place, Prepared, Stand, as_drawn};
 
 /// `bf16` 0 keeps the host's results in f32; a device stores bf16. `joined` rows hold the gate and then what it gates.
-const ROWS: &[Axis] = &[Axis::new("rows", 1, 60, 1), Axis::new("width", 8, 4096, 8), Axis::choice("bf16", 1), Axis::choice("joined", 1)];
+const GATE: &[Axis] = &[Axis::new("rows", 1, 60, 1), Axis::new("width", 8, 4096, 8), Axis::choice("bf16", 1), Axis::choice("joined", 1)];
+
+const NORM: &[Axis] = &[Axis::new("rows", 1, 60, 1), Axis::new("width", 8, 4096, 8), Axis::choice("bf16", 1)];
 
 /// Two of them.
 pub const OPS: [Op; 2] = [
     Op {
         name: "umt5-gelu-gate",
         about: "up gelu(gate), tanh form",
-        axes: ROWS,
-        cases: rows,
+        axes: GATE,
+        cases: || {
+            let shapes: [&[usize]; 5] = [&[1, 8, 0, 0], &[3, 104, 0, 1], &[40, 1024, 1, 0], &[5, 4096, 0, 1], &[2, 4096, 1, 0]];
+            Case::cross(&shapes, &[7, 304, 1, 1], &Kind::ALL[1..])
+        },
         tame: as_drawn,
         kernels: |chip| vec![(elementwise::KERNELS[1].choose)(chip).1],
         // 16 rows a block
@@ -34,19 +39,14 @@ pub const OPS: [Op; 2] = [
     Op {
         name: "umt5-rms-norm",
         about: "RMS(x) weight",
-        axes: ROWS,
-        cases: rows,
+        axes: NORM,
+        cases: || Case::cross(&[&[1, 8, 0], &[3, 104, 0], &[40, 1024, 1], &[5, 4096, 0]], &[7, 304, 1], &Kind::ALL[1..]),
         tame: as_drawn,
         kernels: |chip| vec![(rope::KERNELS[0].choose)(chip).1],
-        far: &[Far { shape: &[3, 128, 1, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 3) }],
+        far: &[Far { shape: &[3, 128, 1], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 3) }],
         prepare: |case| Rows::prepare(case, Step::Norm),
     },
 ];
-
-fn rows() -> Vec<Case> {
-    let shapes: [&[usize]; 5] = [&[1, 8, 0, 0], &[3, 104, 0, 1], &[40, 1024, 1, 0], &[5, 4096, 0, 1], &[2, 4096, 1, 0]];
-    Case::cross(&shapes, &[7, 304, 1, 1], &Kind::ALL[1..])
-}
 
 #[derive(Clone, Copy, PartialEq)]
 enum Step {
