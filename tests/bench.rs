@@ -63,6 +63,20 @@ fn a_wrong_answer_has_no_time_and_a_bad_exit() {
 }
 
 #[test]
+fn a_case_that_cannot_be_run_stops_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    cases(folder.path(), "relative_l2 = 1e-5");
+    let own = std::fs::read_to_string(folder.path().join("own.toml")).unwrap();
+    let kernel = "[[case]]\nname = \"gated\"\nop = \"residual/gate\"\nshape = { rows = 2, width = 8 }\nbound = { max_abs = 1 }\n";
+    std::fs::write(folder.path().join("own.toml"), format!("{kernel}{own}")).unwrap();
+    let output = turbowan(folder.path(), &[&OWN[..], &["--check"]].concat());
+    let (text, said) = (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("small linear") && !said.contains('\r'), "{text}{said}");
+    assert!(said.contains("case \"gated\": residual/gate: only a kernel does it"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_timed_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     cases(folder.path(), "relative_l2 = 1e-5");
@@ -70,6 +84,7 @@ fn what_cannot_be_timed_is_refused_with_the_reason() {
         (&["--device", "emulator"][..], 2, "never timed"),
         (&["--repeat", "3"][..], 2, "at least 7"),
         (&["--case", "nothing"][..], 2, "nothing of own.toml"),
+        (&["--op", "nothing"][..], 2, "--op: no operation of own.toml"),
         (&["--against", "cublaslt"][..], 2, "cuBLASLt"),
         (&["--against", "missing.json"][..], 1, "missing.json"),
     ] {

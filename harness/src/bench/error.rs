@@ -44,6 +44,15 @@ impl Error {
         Self::File { path: path.into(), reason: reason.to_string() }
     }
 
+    /// The same of a case by its name; an operation's own words stay.
+    #[must_use]
+    pub fn of_case(self, case: &str) -> Self {
+        match self {
+            Self::Case { case: op, reason } => Self::case(case, format!("{op}: {reason}")),
+            other => Self::case(case, other),
+        }
+    }
+
     /// A case that cannot be run.
     pub fn case(case: &str, reason: impl std::fmt::Display) -> Self {
         Self::Case { case: case.to_owned(), reason: reason.to_string() }

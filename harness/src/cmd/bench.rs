@@ -1,5 +1,6 @@
 //! `turbowan bench`.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -95,8 +96,8 @@ pub fn run(args: &Bench) -> Result<(), Error> {
     }
     let against = Against::of(&args.against)?;
     let lines = against.read()?;
-    let records = match &args.recorded {
-        Some(path) => recorded(path)?,
+    let (records, refused) = match &args.recorded {
+        Some(path) => (recorded(path)?, None),
         None => {
             let (suite, cases) = wanted(args)?;
             if args.list {
@@ -116,6 +117,9 @@ pub fn run(args: &Bench) -> Result<(), Error> {
     }
     if let Some(folder) = &args.out {
         write(folder, &records, &pairings)?;
+    }
+    if let Some(why) = refused {
+        return Err(why.into());
     }
     let failed = records.iter().filter(|record| !record.check.passes || record.against.iter().any(|side| !side.check.passes)).count();
     if failed > 0 { Err(Error::Mismatch { failed, total: records.len() }) } else { Ok(()) }
@@ -178,7 +182,15 @@ fn wanted(args: &Bench) -> Result<(String, Vec<Case>), Error> {
     };
     cases.retain(|case| args.op.as_ref().is_none_or(|op| case.op.name().contains(op)));
     cases.retain(|case| args.case.as_ref().is_none_or(|part| case.name.contains(part)));
-    if cases.is_empty() { Err(Error::flag("--case", format!("nothing of {name} is called so"))) } else { Ok((name, cases)) }
+    if !cases.is_empty() {
+        return Ok((name, cases));
+    }
+    let (flag, what) = match (&args.op, &args.case) {
+        (Some(op), None) => ("--op", format!("no operation of {name} is called {op:?}")),
+        (Some(op), Some(case)) => ("--case", format!("nothing of {name} is called {case:?} with an operation {op:?}")),
+        (None, case) => ("--case", format!("nothing of {name} is called {:?}", case.as_deref().unwrap_or_default())),
+    };
+    Err(Error::flag(flag, format!("{what}; --list tells its cases")))
 }
 
 fn list(cases: &[Case], as_json: bool) -> Result<(), Error> {
@@ -196,8 +208,9 @@ fn list(cases: &[Case], as_json: bool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the cases, telling each as soon as it is done.
-fn measured(args: &Bench, suite: String, cases: &[Case], naive: bool) -> Result<Vec<Record>, Error> {
+/// Runs the cases, telling each as soon as it is done. One that cannot be run is told and stops no other; the last of them
+/// stands beside the records.
+fn measured(args: &Bench, suite: String, cases: &[Case], naive: bool) -> Result<(Vec<Record>, Option<BenchError>), Error> {
     let default = if suite == "device" { DeviceFlag::Cuda } else { DeviceFlag::Host };
     let mut target = match args.device.unwrap_or(default) {
         DeviceFlag::Host => Target::Host,
@@ -217,21 +230,34 @@ fn measured(args: &Bench, suite: String, cases: &[Case], naive: bool) -> Result<
         println!("ceilings of this run: {}", table::ceilings(&ceilings));
     }
     let settings = Settings { suite, repeat: if args.check { 0 } else { args.repeat }, naive, pair: args.pair.clone() };
-    let mut records = Vec::new();
+    let (mut records, mut refused) = (Vec::new(), None);
+    let is_watched = std::io::stderr().is_terminal();
     for (index, case) in cases.iter().enumerate() {
-        eprint!("\r{}/{} {}\x1b[K", index + 1, cases.len(), case.name);
-        let record = bench::measure(case, &mut target, &settings, &ceilings, &build);
-        eprint!("\r\x1b[K");
-        let record = record.map_err(|why| BenchError::case(&case.name, why))?;
-        if args.json {
-            println!("{}", json!(record));
+        if is_watched {
+            eprint!("\r{}/{} {}\x1b[K", index + 1, cases.len(), case.name);
         }
-        records.push(record);
+        let record = bench::measure(case, &mut target, &settings, &ceilings, &build);
+        if is_watched {
+            eprint!("\r\x1b[K");
+        }
+        match record {
+            Ok(record) => {
+                if args.json {
+                    println!("{}", json!(record));
+                }
+                records.push(record);
+            }
+            Err(why) => {
+                if let Some(earlier) = refused.replace(why.of_case(&case.name)) {
+                    eprintln!("not run: {earlier}");
+                }
+            }
+        }
     }
-    if !args.json {
+    if !args.json && !records.is_empty() {
         print!("{}", table::records(&records).text());
     }
-    Ok(records)
+    Ok((records, refused))
 }
 
 fn write(folder: &Path, records: &[Record], pairings: &[against::Pairing]) -> Result<(), Error> {

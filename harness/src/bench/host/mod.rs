@@ -53,7 +53,7 @@ pub fn prepare(op: &Op, pair: Option<&Path>) -> Result<Box<dyn Work>, Error> {
         | Op::PrepareKeys(_)
         | Op::PrepareValues(_)
         | Op::ResidualGate(_)
-        | Op::TextAttention(_) => return Err(Error::case(&op.name(), "is a kernel's alone: --device cuda")),
+        | Op::TextAttention(_) => return Err(Error::case(&op.name(), "only a kernel does it; --device cuda runs those")),
     })
 }
 
