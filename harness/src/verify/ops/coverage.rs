@@ -6,7 +6,8 @@ use super::ALL;
 use crate::verify::runner::CHIPS;
 
 /// Crates with kernels whose operations are all here.
-const CRATES: &[(&str, &[&KernelFile])] = &[("cuda", turbowan_cuda::kernels::ALL)];
+const CRATES: &[(&str, &[&KernelFile])] =
+    &[("cuda", turbowan_cuda::kernels::ALL), ("sage", turbowan_sage::kernels::ALL), ("sla", turbowan_sla::kernels::ALL)];
 
 /// Kernels that operations take.
 fn taken() -> Vec<&'static str> {
