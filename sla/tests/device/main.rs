@@ -7,6 +7,7 @@ mod attend_backward;
 mod block_select;
 mod case;
 mod golden;
+mod linear;
 
 use half::bf16;
 use turbowan_cuda::device::{Device, EmulatorOptions};

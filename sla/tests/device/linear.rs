@@ -1,13 +1,11 @@
 //! The linear branch on every device: its state, its folded projection, its rows and their gradients, held to the f64
 //! oracle and to recorded gradients of the official code.
 
-#![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
-
 use std::path::Path;
 
 use half::bf16;
 use safetensors::SafeTensors;
-use turbowan_cuda::device::{Buffer, Device, EmulatorOptions, Stream};
+use turbowan_cuda::device::{Buffer, Device, Stream};
 use turbowan_cuda::host::Isa;
 use turbowan_cuda::{AttnShape, Error, HeadLayout, Rounding};
 use turbowan_reference::inputs::{Kind, normal, rows as input};
@@ -15,7 +13,9 @@ use turbowan_reference::metrics::{Bound, Verdict};
 use turbowan_reference::sla as oracle;
 use turbowan_sla::device::linear::{Fold, LinearApply, LinearFold, LinearState, folded, folded_values, partial_values, state_values};
 use turbowan_sla::device::linear_backward::{LinearBackward, LinearGradients, LinearOperands, LinearRoom};
-use turbowan_sla::{FeatureMap, LinearBranch, Projection, kernels, linear_branch};
+use turbowan_sla::{FeatureMap, LinearBranch, Projection, linear_branch};
+
+use crate::{bf16s, devices, devices_in_all_ways};
 
 /// A feature moves by half a unit of bf16's 8 bits, 2^-9, and so does a sum of them that agree.
 const STATE: Bound = Bound::relative_l2(2e-3);
@@ -36,31 +36,6 @@ const FEATURES: [(FeatureMap, oracle::FeatureMap); 3] = [
     (FeatureMap::Elu, oracle::FeatureMap::Elu),
     (FeatureMap::Relu, oracle::FeatureMap::Relu),
 ];
-
-fn devices_in_all_ways() -> Vec<Device> {
-    let emulated = EmulatorOptions::all().into_iter().map(Device::emulated);
-    emulated
-        .chain(has_code().then(|| Device::open(0)))
-        .filter_map(|device| device.inspect_err(|why| println!("skipped: {why}")).ok())
-        .collect()
-}
-
-/// The emulator in the first of its ways, and GPU 0 where there is one.
-fn devices() -> Vec<Device> {
-    let mut devices = devices_in_all_ways();
-    let mut is_first = true;
-    devices.retain(|device| !device.is_emulated() || std::mem::take(&mut is_first));
-    devices
-}
-
-/// A build without nvcc has nothing for a GPU.
-fn has_code() -> bool {
-    kernels::ALL.iter().all(|file| file.compiled.is_some())
-}
-
-fn bf16s(values: &[f32]) -> Vec<bf16> {
-    values.iter().map(|value| bf16::from_f32(*value)).collect()
-}
 
 fn f32s(values: &[bf16]) -> Vec<f32> {
     values.iter().map(|value| value.to_f32()).collect()
