@@ -40,7 +40,7 @@ pub struct Pipes {
     pub converts_on_special: bool,
     /// Bytes that shared memory reads or writes a clock (guide).
     pub shared: f64,
-    /// Bytes of the card's memory a clock: its rate over multiprocessors and boost clock [paper].
+    /// Bytes of the card's memory a clock: its rate over multiprocessors and boost clock (paper).
     pub memory: f64,
 }
 
