@@ -48,8 +48,8 @@ fn backgrounds(background: Background) -> &'static [&'static str] {
 
 fn motions(motion: Motion) -> &'static [&'static str] {
     match motion {
-        Motion::Left => &["moves left", "slides to the left", "drifts leftward", "glides left", "goes leftwards"],
-        Motion::Right => &["moves right", "slides to the right", "drifts rightward", "glides right", "goes rightwards"],
+        Motion::Left => &["moves left", "slides to the left", "drifts leftward", "glides left", "goes to the left"],
+        Motion::Right => &["moves right", "slides to the right", "drifts rightward", "glides right", "goes to the right"],
         Motion::Up => &["moves up", "rises", "drifts upward", "flies up", "goes upwards"],
         Motion::Down => &["moves down", "falls", "drifts downward", "slides down", "goes downwards"],
         Motion::Still => &["stays still", "rests", "is still", "stays steady"],

@@ -1,14 +1,37 @@
 //! The judge: RGB frames in, attributes out. It never sees a caption, a seed or a model.
+//!
+//! Frame by frame: the background is the median of the border; the figure is what is at least half as far from it as most of what stands out;
+//! its largest region has a centre, a radius and an outline that is compared with each shape at several degrees of roundness. Over
+//! all frames: the colour is what most pixels of the figure's core are nearest to, the shape is the one that the outlines overlap most, the
+//! motion follows from the track of centre and radius. Lengths are shares of the frame's smaller side, so that no size is special.
+//! Whatever is doubtful is [`Unreadable`] with its reason, and a picture may have a [`Fault`] whatever it shows.
+//!
+//! Share of real 17-frame 64x64 clips read right (radius of shapes 9 to 18 pixels), 100 to 3000 clips a row:
+//!
+//! ```text
+//!                   shape  colour  background  motion  without fault  frame 0 alone
+//! as drawn           1.00    1.00     1.00      1.00       1.00           1.00
+//! noise, 12 levels   1.00    1.00     1.00      1.00       1.00           1.00
+//! blur, 1 pixel      1.00    1.00     1.00      1.00       1.00           1.00
+//! blur, 2 pixels     1.00    1.00     1.00      1.00       1.00           1.00
+//! blur, 3 pixels     1.00    1.00     1.00      1.00       0.995          0.98
+//! blur, 4 pixels     0.925   0.94     1.00      1.00       0.895          0.845
+//! ```
+//!
+//! At 4 pixels a third of the stars is unreadable, at 5 and more a star is read as the round blot that a person sees. So a right shape does not
+//! mean a sharp picture: hold an autoencoder to its PSNR as well.
 
 mod figure;
 mod frames;
 mod ground;
 mod reading;
 mod silhouette;
+mod tally;
 mod track;
 
 pub use frames::Frames;
 pub use reading::{Fault, Look, Reading, Score, Unreadable};
+pub use tally::{Confusion, Tally};
 
 use crate::attributes::{Background, Colour, Shape};
 use crate::palette::{Rgb, nearest, off_segment};
@@ -21,7 +44,7 @@ use silhouette::Likeness;
 const FARTHEST_COLOUR: f64 = 60.0;
 /// The nearest colour must be nearer than this share of the second's distance.
 const CLEARLY_NEARER: f64 = 0.75;
-/// Share of the core's pixels that must be nearest to one colour, and of frames that must show one background.
+/// Share of the core's pixels that must be nearest to one colour, and of frames that must show one background and one shape.
 const AGREE: f64 = 0.7;
 /// Least overlap with the nearest shape.
 const LEAST_LIKENESS: f64 = 0.78;
@@ -72,6 +95,10 @@ fn look(sights: &[Sight]) -> Look {
     if broken as f64 > PIECES * sights.len() as f64 {
         let share = seen.iter().map(|(figure, _)| figure.largest_share).fold(1.0, f64::min);
         faults.push(Fault::InPieces { frames: broken, share });
+    }
+    if seen.is_empty() {
+        let none = Unreadable::NoFigure { frames: sights.len() };
+        return Look { shape: Err(none), colour: Err(none), background: background(sights), faults };
     }
     let (colour, rgb) = colour(&seen);
     if let Some(rgb) = rgb {
@@ -125,9 +152,6 @@ fn colour(seen: &[(&Figure, Rgb)]) -> (Result<Colour, Unreadable>, Option<Rgb>) 
 
 /// The shape that the frames' outlines overlap most, larger figures counting for more.
 fn shape(seen: &[(&Figure, Rgb)]) -> Result<Shape, Unreadable> {
-    if seen.is_empty() {
-        return Err(Unreadable::NoFigure { frames: 0 });
-    }
     let weight: f64 = seen.iter().map(|(figure, _)| figure.radius).sum();
     let mean: Likeness =
         Shape::ALL.map(|shape| seen.iter().map(|(figure, _)| figure.likeness[shape.index()] * figure.radius).sum::<f64>() / weight);
@@ -140,7 +164,7 @@ fn shape(seen: &[(&Figure, Rgb)]) -> Result<Shape, Unreadable> {
     match () {
         () if best < LEAST_LIKENESS => Err(Unreadable::Unlike { overlap: best }),
         () if lead < LEAST_LEAD => Err(Unreadable::Between { first, second }),
-        () if share < 0.5 => Err(Unreadable::Mixed { share }),
+        () if share < AGREE => Err(Unreadable::Mixed { share }),
         () => Ok(first),
     }
 }

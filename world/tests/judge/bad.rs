@@ -11,7 +11,7 @@ const LEN: usize = SIDE * SIDE * 3;
 const ASKED: Attributes = Attributes { shape: Shape::Circle, colour: Colour::Red, background: Background::Black, motion: Motion::Still };
 
 fn frames(attributes: Attributes, seed: u64) -> Vec<u8> {
-    Clip { attributes, seed }.frames(Size::new(SIDE, 17).unwrap())
+    Clip { attributes, seed }.frames(Size::new(SIDE, 17).expect("a size of the world"))
 }
 
 /// 17 frames of one colour.
