@@ -137,7 +137,7 @@ fn the_command_counts_its_cases_and_speaks_json() {
     );
     assert!(rows.iter().all(|row| row["verdict"] == "passed" && row["device"] == "host"));
 
-    let case = "op=conv3d shape=input:3,output:5,height:4,width:6,kt:3,side:3,sampling:0,absent:0,add:0,bf16:0 kind=plain seed=9";
+    let case = "op=conv3d shape=input:3,output:50,height:4,width:6,kt:3,frames:1,stride:1,absent:0,parts:1,add:0,bf16:0 kind=plain seed=9";
     let output = turbowan(&["verify", "--device", "host", "--case", case]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && text.contains("1 passed, 0 failed, 0 skipped") && text.contains("seed=9"), "{text}");

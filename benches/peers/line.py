@@ -3,6 +3,7 @@
 peer, version   whose time it is, and the version of its library
 name            the function that was called
 op, shape       the family of operations and the shape, in the words of benches/cases/*.toml
+case            the case of such a file that the shape was taken from, if it was
 threads         threads of the host; null on a device
 median_s, min_s, samples_s   seconds
 """
@@ -10,6 +11,7 @@ median_s, min_s, samples_s   seconds
 import json
 import statistics
 import time
+import tomllib
 
 
 def print_line(peer, version, name, op, shape, threads, seconds, **more):
@@ -25,6 +27,21 @@ def print_line(peer, version, name, op, shape, threads, seconds, **more):
         "samples_s": seconds,
     }
     print(json.dumps(line | more), flush=True)
+
+
+def cases(path, family, sides):
+    """The shapes of a file of cases whose operation is of `family`, each once, with the name of its first case.
+
+    Only `sides` of a shape are kept: a peer attends to all blocks, so that `topk` is none of its.
+    """
+    with open(path, "rb") as file:
+        listed = tomllib.load(file)["case"]
+    found = {}
+    for case in listed:
+        if case["op"].split("/")[0] == family:
+            shape = {side: case["shape"][side] for side in sides if side in case["shape"]}
+            found.setdefault(json.dumps(shape), (case["name"], shape))
+    return list(found.values())
 
 
 def sample(run, repeats, device):

@@ -7,7 +7,9 @@
 
 pub mod attention;
 pub mod conv3d;
+pub mod elementwise;
 pub mod fp8;
+pub mod gather;
 pub mod gemm;
 pub mod inputs;
 pub mod metrics;

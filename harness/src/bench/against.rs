@@ -24,6 +24,9 @@ pub struct Peer {
     pub shape: Map<String, Value>,
     /// Threads, or none on a device.
     pub threads: Option<usize>,
+    /// The GPU as its driver calls it, where it ran on one.
+    #[serde(default)]
+    pub gpu: Option<String>,
     /// Seconds of the middle sample.
     pub median_s: f64,
     /// Seconds of the least.
@@ -121,8 +124,7 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
         Line::Peer(theirs) => {
             let family = ours.op.split('/').next()?;
             let answers = theirs.op == family || theirs.op == "attention" && family == "self-attention";
-            // a peer's shape has no share of blocks: it attends to all of them
-            let is_same = theirs.shape.iter().all(|(side, length)| ours.shape.get(side) == Some(length));
+            let is_same = is_same_shape(&ours.shape, &theirs.shape);
             // threads are told of a host alone
             let is_same_device = theirs.threads.is_some() == (ours.device == "host");
             if !answers || !is_same || !is_same_device || theirs.shape.is_empty() {
@@ -130,11 +132,20 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
             }
             let note = match theirs.threads {
                 Some(threads) if threads != ours.machine.threads => format!("{threads} threads beside {} of ours", ours.machine.threads),
+                None if theirs.gpu != ours.machine.gpu.as_ref().map(|gpu| gpu.name.clone()) => {
+                    format!("on {}", theirs.gpu.as_deref().unwrap_or("a GPU that is not told"))
+                }
                 _ => String::new(),
             };
             Some((format!("{} {} ({})", theirs.peer, theirs.version, theirs.name), theirs.median_s, note))
         }
     }
+}
+
+/// Whether a peer's shape is ours. It has no share of blocks: it attends to all of them.
+fn is_same_shape(ours: &Value, theirs: &Map<String, Value>) -> bool {
+    let is_told = |(side, length): (&String, &Value)| theirs.contains_key(side) || side == "topk" || side == "batch" && *length == 1;
+    theirs.iter().all(|(side, length)| ours.get(side) == Some(length)) && ours.as_object().into_iter().flatten().all(is_told)
 }
 
 /// A shape in one line: its values in the order of their names, without the batch of one.
@@ -148,6 +159,8 @@ pub fn shape_text(shape: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::bench::ceiling::Measured;
     use crate::bench::{Settings, Target, case, measure};
@@ -179,6 +192,16 @@ mod tests {
         assert!(rows[0].note.starts_with("77 threads beside") && rows[0].theirs.starts_with("pytorch 2.13.0"));
         assert_eq!((rows[1].faster_by, rows[1].note.as_str()), (1.0, ""));
         assert_eq!(rows[1].what, "linear/f32 input 16, out 8, rows 4");
+    }
+
+    #[test]
+    fn a_peer_attends_to_all_blocks_but_not_to_other_keys() {
+        let same = |ours: Value, theirs: Value| is_same_shape(&ours, theirs.as_object().unwrap());
+        let dense = || json!({ "heads": 2, "len": 64 });
+        assert!(same(json!({ "batch": 1, "heads": 2, "len": 64, "topk": 0.1 }), dense()));
+        assert!(!same(json!({ "batch": 1, "heads": 2, "len": 64, "keys": 8 }), dense()));
+        assert!(!same(json!({ "batch": 2, "heads": 2, "len": 64 }), dense()));
+        assert!(!same(dense(), json!({ "heads": 2, "len": 64, "causal": true })));
     }
 
     #[test]

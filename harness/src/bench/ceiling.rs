@@ -85,7 +85,12 @@ impl Arithmetic {
     /// That of an operation; INT8 attention counts as int8, whose product of probabilities and values is at most as fast.
     pub fn of(op: &Op) -> Self {
         match op {
-            Op::LinearInt8(_) | Op::LinearW8a8(_) | Op::AttentionSage(_) | Op::SelfSage(_) | Op::SelfSageSla(_) => Self::Int8,
+            Op::LinearInt8(_)
+            | Op::LinearW8a8(_)
+            | Op::AttentionSage(_)
+            | Op::AttentionSageSla(_)
+            | Op::SelfSage(_)
+            | Op::SelfSageSla(_) => Self::Int8,
             _ => Self::Float,
         }
     }

@@ -91,6 +91,16 @@ pub const fn linear_branch(problems: usize, queries: usize, keys: usize, head_di
     Cost { operations: 0, actual: square * (keys as u64 + 2 * queries as u64), bytes: 0 }
 }
 
+/// The rows of that branch where the projection is folded into the product of keys and values: one product.
+pub const fn branch_rows(problems: usize, queries: usize, head_dim: usize) -> Cost {
+    Cost { operations: 0, actual: 2 * problems as u64 * queries as u64 * head_dim as u64 * head_dim as u64, bytes: 0 }
+}
+
+/// The whole branch so: the sums over the keys, the projection of each head's sums, the rows.
+pub const fn folded_branch(problems: usize, queries: usize, keys: usize, head_dim: usize) -> Cost {
+    branch_rows(problems, queries + keys + head_dim, head_dim)
+}
+
 /// Scores of pooled queries and keys, and the lists of those kept.
 pub const fn block_map(problems: usize, query_blocks: usize, key_blocks: usize, kept: usize, head_dim: usize, pooled: Format) -> Cost {
     let scores = problems as u64 * query_blocks as u64 * key_blocks as u64;
@@ -141,6 +151,9 @@ mod tests {
         assert_eq!(branch.operations, 0);
         // 0.0119 PFLOP a call of 40 layers
         assert!((40.0 * branch.actual as f64 / 1e15 - 0.0119).abs() < 1e-4);
+        // folded, the projection is of 128 rows of a head and not of each query
+        let folded = folded_branch(40, 75_600, 75_600, 128);
+        assert_eq!(branch.actual - folded.actual, branch_rows(40, 75_600 - 128, 128).actual);
     }
 
     #[test]

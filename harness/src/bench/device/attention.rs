@@ -8,22 +8,23 @@ use turbowan_cuda::{AttnShape, BlockMap, Rounding};
 use turbowan_reference::inputs::normal;
 use turbowan_reference::metrics::Bound;
 use turbowan_reference::sla as truth;
-use turbowan_sage::device::{Format, Keys, Map as DeviceMap, Operands, SageAttention, Values};
+use turbowan_sage::device::{Added, Feature, Format, Keys, Map as DeviceMap, Operands, SageAttention, Values};
 use turbowan_sage::{Sage as Rules, quantise_keys, quantise_queries, quantise_values};
 use turbowan_sla::device::{BlockSelect, Pooled};
 
+use super::branch::Branch;
 use super::{Turn, copies, room, to_bf16, to_f32};
 use crate::bench::case::{Attention, BLOCKS};
 use crate::bench::error::Error;
-use crate::bench::host::{check_heads, check_lists, random_map, shape_of};
+use crate::bench::host::{self, check_lists, random_map, shape_of};
 use crate::bench::work::{Check, Work, seeded_rows};
 
 /// The largest value of a channel where the kernel sums in f16.
-const FP8_LARGEST: f32 = 2.25;
+pub const FP8_LARGEST: f32 = 2.25;
 /// The largest value of a channel where it sums in f32.
-const TILED_LARGEST: f32 = 448.0;
+pub const TILED_LARGEST: f32 = 448.0;
 /// Keys to which the 8-bit values are padded.
-const FP8_PAD: usize = 64;
+pub const FP8_PAD: usize = 64;
 
 enum DeviceValues {
     F16(Vec<Buffer<f16>>),
@@ -31,7 +32,8 @@ enum DeviceValues {
     Tiled { tiles: Vec<Buffer<u8>>, scales: Vec<Buffer<f32>> },
 }
 
-/// INT8 attention over operands that are quantised already, in the format that the chip prefers.
+/// INT8 attention over operands that are quantised already, in the format that the chip prefers; with the linear branch in
+/// its end where that is asked for.
 pub struct Sage {
     shape: Attention,
     layout: AttnShape,
@@ -44,12 +46,14 @@ pub struct Sage {
     q: Vec<(Buffer<i8>, Buffer<f32>)>,
     k: Vec<(Buffer<i8>, Buffer<f32>)>,
     values: DeviceValues,
+    /// Queries as they are, and the folded sums.
+    added: Option<(Vec<Buffer<bf16>>, Branch)>,
     out: Vec<Buffer<bf16>>,
     turn: Turn,
 }
 
 impl Sage {
-    pub fn new(shape: &Attention, stream: &Stream, slots: usize) -> Result<Self, Error> {
+    pub fn new(shape: &Attention, has_branch: bool, stream: &Stream, slots: usize) -> Result<Self, Error> {
         let layout = shape_of(shape)?;
         let mut host = [normal(layout.query_values(), 1), normal(layout.key_values(), 2), normal(layout.key_values(), 3)];
         host.iter_mut().for_each(|values| Rounding::Bf16.apply_row(values));
@@ -77,11 +81,21 @@ impl Sage {
                 DeviceValues::F16(copies(stream, &halves, slots)?)
             }
         };
+        let added = match has_branch {
+            true => {
+                let mut branch = Branch::new(&layout, stream, slots)?;
+                let (k, v) = (stream.upload(&to_bf16(&host[1]))?, stream.upload(&to_bf16(&host[2]))?);
+                (0..slots).try_for_each(|slot| branch.sum(k.view(), v.view(), slot))?;
+                Some((copies(stream, &to_bf16(&host[0]), slots)?, branch))
+            }
+            false => None,
+        };
         Ok(Self {
             shape: *shape,
             layout,
             rules,
             stream: stream.clone(),
+            added,
             kernel: SageAttention::load(stream.device())?,
             lists: map.as_ref().map(|map| copies(stream, map.lists(), slots)).transpose()?.unwrap_or_default(),
             map,
@@ -115,7 +129,13 @@ impl Work for Sage {
             block_k: map.block_k(),
             kept: map.kept(),
         });
-        let operands = Operands { q: q.view(), q_scales: q_scales.view(), k, k_scales: k_scales.view(), values, map, added: None };
+        let added = self.added.as_ref().map(|(q, branch)| Added {
+            q: q[slot].view(),
+            state: branch.folded(slot),
+            bias: Some(branch.bias()),
+            feature: Feature::Softmax,
+        });
+        let operands = Operands { q: q.view(), q_scales: q_scales.view(), k, k_scales: k_scales.view(), values, map, added };
         self.kernel.run(&self.stream, &self.layout, &self.rules, false, &operands, self.out[slot].view_mut(), None)?;
         Ok(None)
     }
@@ -123,15 +143,9 @@ impl Work for Sage {
     fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
         let out = to_f32(&self.out[self.turn.last].to_vec()?);
         let [q, k, v] = &self.host;
-        Ok(check_heads(
-            [q, k, v],
-            &out,
-            &self.shape,
-            self.map.as_ref(),
-            rows,
-            bound,
-            "f64 attention of the operands before they were quantised",
-        ))
+        let projection = self.added.as_ref().map(|(_, branch)| branch.projection());
+        let operands = host::Operands { qkv: [q, k, v], shape: &self.shape, map: self.map.as_ref(), projection };
+        Ok(operands.check(&out, rows, bound, "f64 attention of the operands before they were quantised"))
     }
 }
 

@@ -4,8 +4,16 @@
 //! Every operation here also runs on the emulator, which is how it is tested; the emulator is never timed.
 
 mod attention;
+mod branch;
+mod convolution;
+mod exact;
+mod gradients;
 mod linear;
+mod prepare;
 mod rows;
+mod sides;
+mod text;
+mod whole;
 
 use half::bf16;
 use turbowan_cuda::device::{Buffer, Stream};
@@ -33,7 +41,20 @@ pub fn prepare(op: &Op, stream: &Stream) -> Result<Box<dyn Work>, Error> {
         Op::NormLayer(shape) => Box::new(rows::LayerNorms::new(shape, stream, slots)?),
         Op::NormRmsRope(shape) => Box::new(rows::Turned::new(shape, stream, slots)?),
         Op::BlockMap(shape) => Box::new(attention::Map::new(shape, stream, slots)?),
-        Op::AttentionSage(shape) => Box::new(attention::Sage::new(shape, stream, slots)?),
+        Op::NormChannel(shape) => Box::new(rows::ChannelNorms::new(shape, stream, slots)?),
+        Op::ResidualGate(shape) => Box::new(rows::Gated::new(shape, stream, slots)?),
+        Op::PrepareQk(shape) => Box::new(prepare::Qk::new(shape, stream, slots)?),
+        Op::PrepareKeys(shape) => Box::new(prepare::KeyRows::new(shape, stream, slots)?),
+        Op::PrepareValues(shape) => Box::new(prepare::ValueRows::new(shape, stream, slots)?),
+        Op::AttentionSage(shape) => Box::new(attention::Sage::new(shape, false, stream, slots)?),
+        Op::AttentionSageSla(shape) => Box::new(attention::Sage::new(shape, true, stream, slots)?),
+        Op::AttentionDense(shape) => Box::new(exact::Exact::new(shape, stream, slots)?),
+        Op::AttentionBackward(shape) => Box::new(exact::Backward::new(shape, false, stream, slots)?),
+        Op::SlaBackward(shape) => Box::new(exact::Backward::new(shape, true, stream, slots)?),
+        Op::LinearBranch(shape) => Box::new(branch::Alone::new(shape, stream, slots)?),
+        Op::SelfSageSla(shape) => Box::new(whole::Whole::new(shape, stream, slots)?),
+        Op::TextAttention(shape) => Box::new(text::Text::new(shape, stream, slots)?),
+        Op::Conv3d(shape) => Box::new(convolution::Frames::new(shape, stream, slots)?),
         other => return Err(Error::case(&other.name(), "no kernel of this program does it on a device yet")),
     })
 }
@@ -152,28 +173,30 @@ mod tests {
 
     #[test]
     fn every_operation_of_a_device_holds_its_bound_on_the_emulator_and_is_not_timed_there() {
-        // 8.9 has the kernels with 8-bit values too
-        let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability((8, 9))) else {
-            return println!("skipped: no emulator");
-        };
-        let stream = device.stream().unwrap();
-        for case in case::parse(Path::new("small.toml"), SMALL).unwrap() {
-            let mut work = prepare(&case.op, &stream).unwrap();
-            for _ in 0..2 {
-                work.run().unwrap();
-                let check = work.check(case.bound.rows, case.bound.bound()).unwrap();
-                assert!(check.verdict.passes() && check.values > 0, "{}: {}", case.name, check.verdict);
+        // values in 16 bits, in 8 bits, and in tiles with the kernels of warpgroups
+        for capability in [(8, 0), (8, 9), (9, 0)] {
+            let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability(capability)) else {
+                return println!("skipped: no emulator");
+            };
+            let stream = device.stream().unwrap();
+            for case in case::parse(Path::new("small.toml"), SMALL).unwrap() {
+                let mut work = prepare(&case.op, &stream).unwrap();
+                for _ in 0..2 {
+                    work.run().unwrap();
+                    let check = work.check(case.bound.rows, case.bound.bound()).unwrap();
+                    assert!(check.verdict.passes() && check.values > 0, "{capability:?} {}: {}", case.name, check.verdict);
+                }
             }
+            let refused = DeviceClock::new(&stream).err().unwrap().to_string();
+            assert!(refused.starts_with("the emulator is never timed"), "{refused}");
         }
-        let refused = DeviceClock::new(&stream).err().unwrap().to_string();
-        assert!(refused.starts_with("the emulator is never timed"), "{refused}");
     }
 
     #[test]
     fn the_report_states_the_shared_memory_that_launchers_ask_for() {
         use crate::report::kernels::shared::{Dynamic, dynamic};
-        // one chip with large shared memory, one with small: each has kernels of its own
-        for capability in [(8, 0), (8, 9)] {
+        // large shared memory, small, warpgroups: each has kernels of its own
+        for capability in [(8, 0), (8, 9), (9, 0)] {
             let Ok(device) = Device::emulated(EmulatorOptions::default().for_capability(capability)) else {
                 return println!("skipped: no emulator");
             };

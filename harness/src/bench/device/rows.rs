@@ -5,8 +5,11 @@ use std::time::Duration;
 use half::bf16;
 use turbowan_cuda::HeadLayout;
 use turbowan_cuda::device::{Buffer, Stream};
+use turbowan_cuda::ops::conv3d::packing::{from_stored, to_stored};
+use turbowan_cuda::ops::elementwise::device::ResidualGate;
+use turbowan_cuda::ops::norm::channel::ChannelNorm;
 use turbowan_cuda::ops::norm::device::{NormModQuant, NormedRows, Then};
-use turbowan_cuda::ops::norm::{LayerNormRule, RmsRule};
+use turbowan_cuda::ops::norm::{ChannelNormThen, LayerNormRule, RmsRule};
 use turbowan_cuda::ops::quant::Int8Rule;
 use turbowan_cuda::ops::quant::device::QuantBlock;
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope, RopeTurns};
@@ -172,5 +175,110 @@ impl Work for Turned {
         let out = to_f32(&self.out[slot].to_vec()?);
         let head_rows: Vec<usize> = rows.iter().flat_map(|row| (0..heads).map(move |head| head * tokens + row)).collect();
         Ok(Check::of(&gather(&out, head_dim, &head_rows), &want, bound, "the f64 norm and rotation"))
+    }
+}
+
+/// The autoencoder's norm and SiLU of pixels.
+pub struct ChannelNorms {
+    shape: Rows,
+    stream: Stream,
+    kernel: ChannelNorm,
+    x: Vec<Buffer<bf16>>,
+    gamma: Vec<f32>,
+    gamma_there: Buffer<bf16>,
+    out: Vec<Buffer<bf16>>,
+    turn: Turn,
+}
+
+impl ChannelNorms {
+    pub fn new(shape: &Rows, stream: &Stream, slots: usize) -> Result<Self, Error> {
+        let Rows { rows, width } = *shape;
+        let x = to_stored(&normal(rows * width, 1), width)?;
+        let gamma = to_stored(&normal(width, 2), width)?;
+        Ok(Self {
+            shape: *shape,
+            stream: stream.clone(),
+            kernel: ChannelNorm::load(stream.device())?,
+            out: room(stream, x.len(), slots)?,
+            x: copies(stream, &x, slots)?,
+            gamma: from_stored(&gamma, width)?,
+            gamma_there: stream.upload(&gamma)?,
+            turn: Turn::default(),
+        })
+    }
+}
+
+impl Work for ChannelNorms {
+    fn run(&mut self) -> Result<Option<Duration>, Error> {
+        let slot = self.turn.take(self.x.len());
+        let (x, gamma, out) = (self.x[slot].view(), self.gamma_there.view(), self.out[slot].view_mut());
+        self.kernel.run(&self.stream, x, self.shape.width, gamma, ChannelNormThen::Silu, out)?;
+        Ok(None)
+    }
+
+    fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
+        let (Rows { rows: all, width }, slot) = (self.shape, self.turn.last);
+        let rows = seeded_rows(all, rows);
+        let [x, out] = [self.x[slot].to_vec()?, self.out[slot].to_vec()?];
+        let x = gather(&from_stored(&x, width)?, width, &rows);
+        let want: Vec<f64> = truth::norm::channel_norm(&x, width, &self.gamma).into_iter().map(truth::norm::silu).collect();
+        Ok(Check::of(&gather(&from_stored(&out, width)?, width, &rows), &want, bound, "the f64 norm and SiLU"))
+    }
+}
+
+/// `x += gate * y`, in place: a run adds once more to its copy.
+pub struct Gated {
+    shape: Rows,
+    stream: Stream,
+    kernel: ResidualGate,
+    /// What `x` was, before the first run.
+    first: Vec<bf16>,
+    x: Vec<Buffer<bf16>>,
+    y: Vec<Buffer<bf16>>,
+    gate: Vec<f32>,
+    gate_there: Buffer<f32>,
+    /// Runs that each copy has seen.
+    runs: Vec<usize>,
+    turn: Turn,
+}
+
+impl Gated {
+    pub fn new(shape: &Rows, stream: &Stream, slots: usize) -> Result<Self, Error> {
+        let Rows { rows, width } = *shape;
+        let (first, gate) = (to_bf16(&normal(rows * width, 1)), normal(width, 3));
+        Ok(Self {
+            shape: *shape,
+            stream: stream.clone(),
+            kernel: ResidualGate::load(stream.device())?,
+            x: copies(stream, &first, slots)?,
+            first,
+            y: copies(stream, &to_bf16(&normal(rows * width, 2)), slots)?,
+            gate_there: stream.upload(&gate)?,
+            gate,
+            runs: vec![0; slots],
+            turn: Turn::default(),
+        })
+    }
+}
+
+impl Work for Gated {
+    fn run(&mut self) -> Result<Option<Duration>, Error> {
+        let Rows { rows, width } = self.shape;
+        let slot = self.turn.take(self.x.len());
+        self.runs[slot] += 1;
+        let gate = Some((self.gate_there.view(), rows));
+        self.kernel.run(&self.stream, self.x[slot].view_mut(), self.y[slot].view(), gate, width)?;
+        Ok(None)
+    }
+
+    fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
+        let (Rows { rows: all, width }, slot) = (self.shape, self.turn.last);
+        let rows = seeded_rows(all, rows);
+        let (x, y) = (gather(&to_f32(&self.first), width, &rows), gather(&to_f32(&self.y[slot].to_vec()?), width, &rows));
+        let times = self.runs[slot] as f64;
+        let sum = |(at, (x, y)): (usize, (&f32, &f32))| f64::from(*x) + times * f64::from(self.gate[at % width]) * f64::from(*y);
+        let want: Vec<f64> = x.iter().zip(&y).enumerate().map(sum).collect();
+        let got = gather(&to_f32(&self.x[slot].to_vec()?), width, &rows);
+        Ok(Check::of(&got, &want, bound, "the f64 sum, as often as it was added"))
     }
 }

@@ -18,7 +18,7 @@ use crate::bench::error::Error;
 use crate::bench::work::{Check, Work, gather, seeded_rows};
 
 /// The weights of `proj_l` are this times standard normal: small, as trained ones are.
-const PROJECTION: f32 = 0.05;
+pub const PROJECTION: f32 = 0.05;
 
 /// The shape in the words of the attention crates.
 pub fn shape_of(shape: &Attention) -> Result<AttnShape, Error> {
@@ -52,30 +52,54 @@ pub fn kept(map: &BlockMap, problem: usize) -> Vec<bool> {
     kept
 }
 
-/// Seeded rows of the first and of the last head of `out` against f64 attention of `q`, `k` and `v`, all `[problems, _, dim]`.
-pub fn check_heads(
-    [q, k, v]: [&[f32]; 3],
-    out: &[f32],
-    shape: &Attention,
-    map: Option<&BlockMap>,
-    rows: usize,
-    bound: Bound,
-    truth: &'static str,
-) -> Check {
-    let (dim, len, keys, last) = (shape.head_dim, shape.len, shape.key_len(), shape.problems() - 1);
-    let rows = seeded_rows(len, rows);
-    let (mut got, mut want) = (Vec::new(), Vec::new());
-    let mut heads = vec![0, last];
-    heads.dedup();
-    for problem in heads {
-        let of = |len: usize| problem * len * dim..(problem + 1) * len * dim;
-        let head = Head { query: &q[of(len)], key: &k[of(keys)], value: &v[of(keys)], head_dim: dim };
-        let kept = map.map(|map| kept(map, problem));
-        let mask = kept.as_deref().map_or(Mask::None, |kept| Mask::Blocks { block_q: BLOCKS.0, block_k: BLOCKS.1, kept });
-        want.extend(attend_rows(head, mask, &rows).out);
-        got.extend(gather(&out[of(len)], dim, &rows));
+/// What attention is worked out from again in f64, all `[problems, _, dim]`.
+pub struct Operands<'a> {
+    pub qkv: [&'a [f32]; 3],
+    pub shape: &'a Attention,
+    pub map: Option<&'a BlockMap>,
+    /// Weight and bias of the projection, where the linear branch is added.
+    pub projection: Option<[&'a [f32]; 2]>,
+}
+
+impl Operands<'_> {
+    /// Seeded rows of the first and of the last head of `out` against f64 attention.
+    pub fn check(&self, out: &[f32], rows: usize, bound: Bound, truth: &'static str) -> Check {
+        let ([q, k, v], shape) = (self.qkv, self.shape);
+        let (dim, len, keys) = (shape.head_dim, shape.len, shape.key_len());
+        let rows = seeded_rows(len, rows);
+        let (mut got, mut want) = (Vec::new(), Vec::new());
+        for problem in ends(shape.problems()) {
+            let of = |len: usize| problem * len * dim..(problem + 1) * len * dim;
+            let head = Head { query: &q[of(len)], key: &k[of(keys)], value: &v[of(keys)], head_dim: dim };
+            let kept = self.map.map(|map| kept(map, problem));
+            let mask = kept.as_deref().map_or(Mask::None, |kept| Mask::Blocks { block_q: BLOCKS.0, block_k: BLOCKS.1, kept });
+            let mut rows_of_head = attend_rows(head, mask, &rows).out;
+            if let Some(projection) = self.projection {
+                let linear = linear_rows([head.query, head.key, head.value], dim, &rows, projection);
+                rows_of_head.iter_mut().zip(linear).for_each(|(want, linear)| *want += linear);
+            }
+            want.extend(rows_of_head);
+            got.extend(gather(&out[of(len)], dim, &rows));
+        }
+        Check::of(&got, &want, bound, truth)
     }
-    Check::of(&got, &want, bound, truth)
+}
+
+/// The first and the last of `count`.
+pub fn ends(count: usize) -> std::collections::BTreeSet<usize> {
+    [0, count.saturating_sub(1)].into()
+}
+
+/// Rows `rows` of the linear branch of one head in f64, projected.
+pub fn linear_rows([q, k, v]: [&[f32]; 3], dim: usize, rows: &[usize], [weight, bias]: [&[f32]; 2]) -> Vec<f64> {
+    let shape = truth::Head { query_len: rows.len(), key_len: k.len() / dim, dim };
+    let linear = truth::linear_branch(&wide(&gather(q, dim, rows)), &wide(k), &wide(v), shape, truth::FeatureMap::Softmax);
+    truth::Projection { weight: &wide(weight), bias: &wide(bias) }.apply(&linear)
+}
+
+/// As f64.
+pub fn wide(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|value| f64::from(*value)).collect()
 }
 
 /// A twin alone, on `[batch, heads, len, head_dim]`.
@@ -125,7 +149,8 @@ impl Work for Twin {
 
     fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
         let [q, k, v] = &self.qkv;
-        Ok(check_heads([q, k, v], &self.out, &self.shape, self.map.as_ref(), rows, bound, "f64 attention"))
+        let operands = Operands { qkv: [q, k, v], shape: &self.shape, map: self.map.as_ref(), projection: None };
+        Ok(operands.check(&self.out, rows, bound, "f64 attention"))
     }
 }
 
@@ -186,19 +211,14 @@ impl Work for Whole {
             Some(s) => Some(block_map(&q.values, &k.values, &layout, (s.block_q, s.block_k), s.density, Rounding::None)?),
             None => None,
         };
-        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
-        let (weight, bias) = (wide(&self.projection.weight), wide(&self.projection.bias));
         let mut checks = Vec::new();
-        for head in std::collections::BTreeSet::from([0, heads - 1]) {
+        for head in ends(heads) {
             let [q, k, v] = [&q.values, &k.values, &v.values].map(|values| head_of(values, head));
             let kept = map.as_ref().map(|map| kept(map, head));
             let mask = kept.as_deref().map_or(Mask::None, |kept| Mask::Blocks { block_q: BLOCKS.0, block_k: BLOCKS.1, kept });
             let mut want = attend_rows(Head { query: &q, key: &k, value: &v, head_dim: dim }, mask, &rows).out;
             if map.is_some() {
-                let shape = truth::Head { query_len: rows.len(), key_len: len, dim };
-                let few = wide(&gather(&q, dim, &rows));
-                let linear = truth::linear_branch(&few, &wide(&k), &wide(&v), shape, truth::FeatureMap::Softmax);
-                let linear = truth::Projection { weight: &weight, bias: &bias }.apply(&linear);
+                let linear = linear_rows([&q, &k, &v], dim, &rows, [&self.projection.weight, &self.projection.bias]);
                 want.iter_mut().zip(linear).for_each(|(want, linear)| *want += linear);
             }
             let got = gather(&head_of(&self.out, head), dim, &rows);
@@ -269,7 +289,6 @@ impl Work for Backward {
     fn check(&mut self, _rows: usize, bound: Bound) -> Result<Check, Error> {
         let (dim, len, keys) = (self.shape.head_dim, self.shape.len, self.shape.key_len());
         let saved = self.saved.as_ref().ok_or_else(|| Error::case("sla/backward", "nothing was saved"))?;
-        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
         let lists = (0..saved.map.query_blocks()).map(|block| saved.map.list(0, block).iter().map(|key| *key as usize).collect()).collect();
         let lists = truth::BlockLists { block_q: BLOCKS.0, block_k: BLOCKS.1, lists };
         let (weight, bias) = (wide(&self.weight), wide(&self.bias));
@@ -316,7 +335,6 @@ impl Work for Map {
     fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
         let map = self.map.as_ref().ok_or_else(|| Error::case("block-map", "has not run"))?;
         let (dim, len, keys) = (self.shape.head_dim, self.shape.len, self.shape.key_len());
-        let wide = |values: &[f32]| values.iter().map(|value| f64::from(*value)).collect::<Vec<f64>>();
         let head = truth::Head { query_len: len, key_len: keys, dim };
         let scores = truth::pooled_scores(&wide(&self.q[..len * dim]), &wide(&self.k[..keys * dim]), head, BLOCKS.0, BLOCKS.1);
         Ok(check_lists(&scores, map.key_blocks(), &seeded_rows(map.query_blocks(), rows), |block| map.list(0, block), bound))

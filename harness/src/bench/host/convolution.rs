@@ -50,25 +50,35 @@ impl Work for Frames {
     }
 
     fn check(&mut self, _rows: usize, bound: Bound) -> Result<Check, Error> {
-        let Convolution { frames, size: [height, width], input, output, kernel } = self.shape;
-        let ([_, kh, kw], lines) = (kernel, LINES.min(height));
-        let reach = (lines + kh / 2).min(height);
-        let newest = frames - 1;
-        let mut checks = Vec::new();
-        // the top lines read the zeros above them and `reach` lines of the frame, the bottom ones likewise
-        for is_top in [true, false] {
-            let from = if is_top { 0 } else { height - reach };
-            let band: Vec<f32> =
-                self.frames[newest..].iter().flat_map(|frame| &frame[from * width * input..][..reach * width * input]).copied().collect();
-            let border = [if is_top { kh / 2 } else { 0 }, if is_top { 0 } else { kh / 2 }, kw / 2, kw / 2];
-            let conv = truth::Conv { weight: &self.weight, bias: &self.bias, kernel, stride: [1; 3], border };
-            let (all, [_, made, _]) = truth::conv3d(&band, [kernel[0], reach, width], input, &conv);
-            let skip = if is_top { 0 } else { made - lines };
-            let want = &all[skip * width * output..][..lines * width * output];
-            let first = if is_top { 0 } else { height - lines };
-            let got = &self.out[newest][first * width * output..][..lines * width * output];
-            checks.push(Check::of(got, want, bound, "f64, two lines at the top and two at the bottom of the last frame"));
-        }
-        checks.into_iter().reduce(Check::worse).ok_or_else(|| Error::case("conv3d", "no lines"))
+        let newest = self.shape.frames - 1;
+        check_lines(&self.shape, &self.frames[newest..], [&self.weight, &self.bias], &self.out[newest], bound)
     }
+}
+
+/// `out`, the last frame that is made, against f64: its top lines and its bottom lines. `frames` are those that it reads.
+pub fn check_lines(
+    shape: &Convolution,
+    frames: &[Vec<f32>],
+    [weight, bias]: [&[f32]; 2],
+    out: &[f32],
+    bound: Bound,
+) -> Result<Check, Error> {
+    let Convolution { size: [height, width], input, output, kernel, .. } = *shape;
+    let ([_, kh, kw], lines) = (kernel, LINES.min(height));
+    let reach = (lines + kh / 2).min(height);
+    let mut checks = Vec::new();
+    // the top lines read the zeros above them and `reach` lines of the frame, the bottom ones likewise
+    for is_top in [true, false] {
+        let from = if is_top { 0 } else { height - reach };
+        let band: Vec<f32> = frames.iter().flat_map(|frame| &frame[from * width * input..][..reach * width * input]).copied().collect();
+        let border = [if is_top { kh / 2 } else { 0 }, if is_top { 0 } else { kh / 2 }, kw / 2, kw / 2];
+        let conv = truth::Conv { weight, bias, kernel, stride: [1; 3], border };
+        let (all, [_, made, _]) = truth::conv3d(&band, [kernel[0], reach, width], input, &conv);
+        let skip = if is_top { 0 } else { made - lines };
+        let want = &all[skip * width * output..][..lines * width * output];
+        let first = if is_top { 0 } else { height - lines };
+        let got = &out[first * width * output..][..lines * width * output];
+        checks.push(Check::of(got, want, bound, "f64, two lines at the top and two at the bottom of the last frame"));
+    }
+    checks.into_iter().reduce(Check::worse).ok_or_else(|| Error::case("conv3d", "no lines"))
 }

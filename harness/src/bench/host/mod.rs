@@ -13,7 +13,8 @@ use super::case::Op;
 use super::error::Error;
 use super::work::Work;
 
-pub(super) use attention::{check_heads, check_lists, random_map, shape_of};
+pub(super) use attention::{Operands, PROJECTION, check_lists, ends, kept, linear_rows, random_map, shape_of, wide};
+pub(super) use convolution::check_lines;
 pub(super) use linear::int8_rows;
 pub(super) use rows::{EPS, check_quantised, turned};
 
@@ -45,6 +46,14 @@ pub fn prepare(op: &Op, pair: Option<&Path>) -> Result<Box<dyn Work>, Error> {
         Op::DecodeBf16(shape) => Box::new(network::Decoder::new(shape, turbowan_cuda::Rounding::Bf16, pair)?),
         Op::TextTiny(shape) => Box::new(network::TextEncoding::new(shape)?),
         Op::GenerateTiny(shape) => Box::new(network::Generating::new(shape)?),
+        Op::AttentionSageSla(_)
+        | Op::AttentionBackward(_)
+        | Op::LinearBranch(_)
+        | Op::PrepareQk(_)
+        | Op::PrepareKeys(_)
+        | Op::PrepareValues(_)
+        | Op::ResidualGate(_)
+        | Op::TextAttention(_) => return Err(Error::case(&op.name(), "is a kernel's alone: --device cuda")),
     })
 }
 

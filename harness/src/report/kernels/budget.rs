@@ -1,14 +1,14 @@
 //! How long a pass of a hot loop must take on each pipe of a multiprocessor, from the instructions alone.
 //!
 //! A *prediction*: it knows which instructions there are and how many a clock each pipe takes. It knows nothing of latencies,
-//! bank conflicts, waiting for memory, or clocks that drop under load, so that a kernel can be slower. Each instruction of the
-//! loop counts once: code that a branch skips in most passes (tails, the first key of a row) counts too, and a kernel can be
-//! faster by that. A share of the tensor peak is the tensor pipe's clocks over those of the busiest pipe.
+//! bank conflicts, waiting for memory, or clocks that drop under load, so that a kernel can be slower. A loop has two budgets:
+//! of all its instructions, each once, also those that a branch skips in most passes (tails, the first key of a row), and of
+//! the shortest way through it; the truth lies between. A share of the tensor peak is the tensor pipe's clocks over those of the busiest pipe.
 
 use serde::Serialize;
 
 use super::chips::{Limits, Tensor};
-use super::sass::{Instruction, Loop};
+use super::sass::Instruction;
 
 /// Instructions of one pass, by pipe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -58,6 +58,8 @@ pub struct Clocks {
     pub alu: f64,
     /// Shared memory.
     pub shared: f64,
+    /// The card's memory, as if no cache held anything; of instructions without products alone.
+    pub memory: f64,
 }
 
 /// A hot loop's budget.
@@ -71,7 +73,8 @@ pub struct Budget {
     pub operations: f64,
     /// The busiest pipe.
     pub bound: &'static str,
-    /// Predicted share of the tensor peak: that of warpgroups, where the chip has them.
+    /// Predicted share of the tensor peak: that of warpgroups, where the chip has them. Without products it is the share of the
+    /// memory's bandwidth.
     pub share_of_peak: f64,
 }
 
@@ -122,11 +125,11 @@ impl Pipe {
 }
 
 impl Budget {
-    /// The budget of a loop on a chip; none where a product is of a kind that the chip's table does not have.
-    pub fn of(hot: &Loop<'_>, chip: &Limits) -> Option<Self> {
+    /// The budget of instructions on a chip; none where a product is of a kind that the chip's table does not have.
+    pub fn of(instructions: &[&Instruction], chip: &Limits) -> Option<Self> {
         let (mut counts, mut clocks, mut operations) = (Counts::default(), Clocks::default(), 0.0);
-        let mut imad_lanes = 0.0;
-        for instruction in hot.body {
+        let (mut imad_lanes, mut memory_bytes) = (0.0, 0.0);
+        for instruction in instructions {
             counts.issued += 1;
             let pipe = Pipe::of(instruction);
             match pipe {
@@ -140,8 +143,9 @@ impl Budget {
                     clocks.tensor += of_warp / rate;
                     if is_group {
                         counts.group_tensor += 1;
-                        // its right side is read from shared memory
-                        clocks.shared += product.right_bytes() / 4.0 / chip.pipes.shared;
+                        // its right side is read from shared memory, and the left one where it has no registers
+                        let left = if instruction.is_left_shared { product.left_bytes() } else { 0.0 };
+                        clocks.shared += (product.right_bytes() + left) / 4.0 / chip.pipes.shared;
                     } else {
                         counts.warp_tensor += 1;
                     }
@@ -156,14 +160,18 @@ impl Budget {
                 Pipe::Alu => counts.alu += 1,
                 Pipe::Shared => {
                     counts.shared += 1;
-                    clocks.shared += shared_bytes(instruction) / chip.pipes.shared;
+                    clocks.shared += access_bytes(instruction) / chip.pipes.shared;
                 }
                 Pipe::Copy => {
                     counts.shared += 1;
                     counts.global += 1;
-                    clocks.shared += shared_bytes(instruction) / chip.pipes.shared;
+                    clocks.shared += access_bytes(instruction) / chip.pipes.shared;
+                    memory_bytes += access_bytes(instruction);
                 }
-                Pipe::Global => counts.global += 1,
+                Pipe::Global => {
+                    counts.global += 1;
+                    memory_bytes += access_bytes(instruction);
+                }
                 Pipe::Branch => counts.branch += 1,
                 Pipe::Sync => counts.sync += 1,
                 Pipe::Other => counts.other += 1,
@@ -180,8 +188,15 @@ impl Budget {
         }
         clocks.fma = lanes(counts.fma, chip.pipes.fma) + imad_lanes * 32.0 / chip.pipes.imad;
         clocks.alu = lanes(counts.alu, chip.pipes.alu);
+        let has_products = counts.warp_tensor + counts.group_tensor > 0;
+        if !has_products {
+            clocks.memory = memory_bytes / chip.pipes.memory;
+        }
         let (bound, busiest) = clocks.busiest();
-        let peak_clocks = clocks.tensor * if counts.group_tensor > 0 { 1.0 } else { chip.tensor.warp_share };
+        if busiest == 0.0 {
+            return None;
+        }
+        let peak_clocks = clocks.memory + clocks.tensor * if counts.group_tensor > 0 { 1.0 } else { chip.tensor.warp_share };
         Some(Self { counts, clocks, operations, bound, share_of_peak: peak_clocks / busiest })
     }
 }
@@ -192,6 +207,7 @@ impl Clocks {
         // tensor first: of two that are equal it is the one that should be busy
         let pipes = [
             ("tensor", self.tensor),
+            ("memory", self.memory),
             ("issue", self.issue),
             ("special functions", self.special),
             ("conversions", self.convert),
@@ -203,14 +219,16 @@ impl Clocks {
     }
 }
 
-/// Bytes that a warp's access moves through shared memory.
-fn shared_bytes(instruction: &Instruction) -> f64 {
+/// Bytes that a warp's access moves.
+fn access_bytes(instruction: &Instruction) -> f64 {
     let matrices = |count: f64| count * 128.0;
     match instruction.root() {
         "LDSM" | "STSM" if instruction.has("4") => matrices(4.0),
         "LDSM" | "STSM" if instruction.has("2") => matrices(2.0),
         _ if instruction.has("128") => 512.0,
         _ if instruction.has("64") => 256.0,
+        _ if instruction.has("U16") || instruction.has("S16") || instruction.has("16") => 64.0,
+        _ if instruction.has("U8") || instruction.has("S8") || instruction.has("8") => 32.0,
         _ => 128.0,
     }
 }
@@ -253,9 +271,18 @@ impl Product {
         2.0 * self.rows * self.columns * self.depth
     }
 
+    /// Bytes of the left side.
+    fn left_bytes(&self) -> f64 {
+        self.rows * self.depth * self.value_bytes()
+    }
+
     /// Bytes of the right side.
     fn right_bytes(&self) -> f64 {
-        self.columns * self.depth * if matches!(self.kind, Kind::Half { .. }) { 2.0 } else { 1.0 }
+        self.columns * self.depth * self.value_bytes()
+    }
+
+    fn value_bytes(&self) -> f64 {
+        if matches!(self.kind, Kind::Half { .. }) { 2.0 } else { 1.0 }
     }
 
     fn rate(&self, tensor: &Tensor) -> Option<f64> {
@@ -282,7 +309,8 @@ fn sides(part: &str) -> Option<(f64, f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::super::chips::limits;
-    use super::super::sass::{hot_loop, parse};
+    use super::super::loops::hot_loop;
+    use super::super::sass::parse;
     use super::*;
 
     const SAMPLE: &str = include_str!("sample.sass");
@@ -291,7 +319,7 @@ mod tests {
     fn the_samples_loop_is_counted_pipe_by_pipe() {
         let code = parse(SAMPLE);
         let hot = hot_loop(&code["product"]).unwrap();
-        let budget = Budget::of(&hot, limits("sm_90a").unwrap()).unwrap();
+        let budget = Budget::of(&hot.body, limits("sm_90a").unwrap()).unwrap();
         let want = Counts {
             issued: 16,
             warp_tensor: 3,
@@ -316,7 +344,17 @@ mod tests {
         // 2 of int8 and one of bf16, at the wgmma rates
         assert!((budget.share_of_peak - 3.0 / 12.0).abs() < 1e-12, "{budget:?}");
         // where conversions share the special function units they add up
-        assert_eq!(Budget::of(&hot, limits("sm_80").unwrap()).unwrap().clocks.special, 4.0);
+        assert_eq!(Budget::of(&hot.body, limits("sm_80").unwrap()).unwrap().clocks.special, 4.0);
+    }
+
+    #[test]
+    fn what_multiplies_nothing_has_a_share_of_the_memorys_bandwidth() {
+        let code = parse(SAMPLE);
+        let budget = Budget::of(&code["copy_rows"].iter().collect::<Vec<_>>(), limits("sm_90a").unwrap()).unwrap();
+        // 16 bytes a lane in and out
+        assert!((budget.clocks.memory - 1024.0 / (4800.0 / (132.0 * 1.83))).abs() < 1e-9, "{budget:?}");
+        assert_eq!((budget.bound, budget.share_of_peak, budget.clocks.issue), ("memory", 1.0, 1.0));
+        assert!(Budget::of(&[], limits("sm_90a").unwrap()).is_none());
     }
 
     #[test]
@@ -336,12 +374,15 @@ mod tests {
 
     #[test]
     fn a_warpgroups_product_is_shared_by_four_warps() {
-        let at = |address: u64, name: &str, target: Option<u64>| Instruction { address, name: name.into(), target };
-        let code = [at(0, "IGMMA.64x128x32.S8.S8", None), at(16, "UIADD3", None), at(32, "BRA", Some(0))];
-        let budget = Budget::of(&hot_loop(&code).unwrap(), limits("sm_90a").unwrap()).unwrap();
+        let at = |name: &str| Instruction { address: 0, name: name.into(), target: None, is_end: false, is_left_shared: false };
+        let chip = limits("sm_90a").unwrap();
+        let budget = Budget::of(&[&at("IGMMA.64x128x32.S8.S8"), &at("UIADD3")], chip).unwrap();
         // 64 clocks a warpgroup, 16 a warp of it
         assert_eq!((budget.clocks.tensor, budget.counts.group_tensor, budget.share_of_peak), (16.0, 1, 1.0));
         // 4 KiB of the right side
         assert_eq!(budget.clocks.shared, 8.0);
+        // and 2 KiB of the left one
+        let both = Instruction { is_left_shared: true, ..at("IGMMA.64x128x32.S8.S8") };
+        assert_eq!(Budget::of(&[&both], chip).unwrap().clocks.shared, 12.0);
     }
 }

@@ -40,6 +40,8 @@ pub struct Pipes {
     pub converts_on_special: bool,
     /// Bytes that shared memory reads or writes a clock (guide).
     pub shared: f64,
+    /// Bytes of the card's memory a clock: its rate over multiprocessors and boost clock [paper].
+    pub memory: f64,
 }
 
 /// Tensor operations a clock, a multiplication and an addition being two.
@@ -84,7 +86,7 @@ const SHARED: f64 = 128.0;
 pub const CHIPS: [Limits; 5] = [
     Limits {
         target: "sm_80",
-        cards: "A100",
+        cards: "A100 80 GB SXM",
         multiprocessor: multiprocessor(164, 2048, 32),
         pipes: Pipes {
             issue: ISSUE,
@@ -95,6 +97,7 @@ pub const CHIPS: [Limits; 5] = [
             convert: 16.0,
             converts_on_special: true,
             shared: SHARED,
+            memory: 2039.0 / (108.0 * 1.41),
         },
         tensor: Tensor { int8: 4096.0, half_f32: 2048.0, half_f16: 2048.0, fp8_f32: None, fp8_f16: None, warp_share: 1.0 },
         assumed: "conversions share the special function units",
@@ -103,7 +106,7 @@ pub const CHIPS: [Limits; 5] = [
         target: "sm_86",
         cards: "RTX 3090",
         multiprocessor: multiprocessor(100, 1536, 16),
-        pipes: GEFORCE,
+        pipes: geforce(936.0 / (82.0 * 1.695)),
         tensor: Tensor { int8: 1024.0, half_f32: 256.0, half_f16: 512.0, fp8_f32: None, fp8_f16: None, warp_share: 1.0 },
         assumed: "conversions share the special function units",
     },
@@ -111,13 +114,13 @@ pub const CHIPS: [Limits; 5] = [
         target: "sm_89",
         cards: "RTX 4090 (L40 and L40S: twice its rate of f16 and e4m3 into f32)",
         multiprocessor: multiprocessor(100, 1536, 24),
-        pipes: GEFORCE,
+        pipes: geforce(1008.0 / (128.0 * 2.52)),
         tensor: GEFORCE_TENSOR,
         assumed: "conversions share the special function units",
     },
     Limits {
         target: "sm_90a",
-        cards: "H100, H200",
+        cards: "H100 and H200 SXM, memory of the H200",
         multiprocessor: multiprocessor(228, 2048, 32),
         pipes: Pipes {
             issue: ISSUE,
@@ -128,6 +131,7 @@ pub const CHIPS: [Limits; 5] = [
             convert: 64.0,
             converts_on_special: false,
             shared: SHARED,
+            memory: 4800.0 / (132.0 * 1.83),
         },
         tensor: Tensor { int8: 8192.0, half_f32: 4096.0, half_f16: 4096.0, fp8_f32: Some(8192.0), fp8_f16: Some(8192.0), warp_share: 0.62 },
         assumed: "mma.sync reaches 0.62 of the wgmma rate",
@@ -136,14 +140,25 @@ pub const CHIPS: [Limits; 5] = [
         target: "sm_120a",
         cards: "RTX 5090",
         multiprocessor: multiprocessor(100, 1536, 24),
-        pipes: GEFORCE,
+        pipes: geforce(1792.0 / (170.0 * 2.407)),
         tensor: GEFORCE_TENSOR,
         assumed: "lanes are those of 8.9; conversions share the special function units",
     },
 ];
 
-const GEFORCE: Pipes =
-    Pipes { issue: ISSUE, fma: 128.0, imad: 64.0, alu: 64.0, special: 16.0, convert: 16.0, converts_on_special: true, shared: SHARED };
+const fn geforce(memory: f64) -> Pipes {
+    Pipes {
+        issue: ISSUE,
+        fma: 128.0,
+        imad: 64.0,
+        alu: 64.0,
+        special: 16.0,
+        convert: 16.0,
+        converts_on_special: true,
+        shared: SHARED,
+        memory,
+    }
+}
 
 const GEFORCE_TENSOR: Tensor =
     Tensor { int8: 2048.0, half_f32: 512.0, half_f16: 1024.0, fp8_f32: Some(1024.0), fp8_f16: Some(2048.0), warp_share: 1.0 };

@@ -5,6 +5,7 @@
 
 pub mod budget;
 pub mod chips;
+pub mod loops;
 mod page;
 pub mod sass;
 pub mod shared;
@@ -54,8 +55,12 @@ pub struct Row {
     pub occupancy: Option<Occupancy>,
     /// Instructions of the whole kernel.
     pub instructions: usize,
-    /// The hot loop, of a kernel that multiplies matrices in one.
+    /// The hot loop, of a kernel that multiplies matrices in one: all its instructions.
     pub hot_loop: Option<Budget>,
+    /// The shortest way through it.
+    pub hot_way: Option<Budget>,
+    /// All of a kernel that multiplies no matrices in a loop, each instruction once.
+    pub once: Option<Budget>,
 }
 
 /// The report.
@@ -167,8 +172,10 @@ fn row(file: &str, usage: &Usage, function: &[sass::Instruction], threads: Optio
     let chip = limits(usage.chip);
     let asked = dynamic(usage.kernel);
     let shared = usage.shared_bytes + asked.bytes().unwrap_or(0);
+    let hot = chip.zip(loops::hot_loop(function));
     // after the end there is a loop that goes nowhere, and padding
     let is_filler = |instruction: &sass::Instruction| instruction.name == "NOP" || instruction.target == Some(instruction.address);
+    let whole: Vec<&sass::Instruction> = function.iter().filter(|instruction| !is_filler(instruction)).collect();
     Row {
         file: file.to_owned(),
         kernel: usage.kernel.to_owned(),
@@ -181,8 +188,10 @@ fn row(file: &str, usage: &Usage, function: &[sass::Instruction], threads: Optio
         dynamic_shared_bytes: asked.bytes(),
         at: if let Dynamic::At(_, shape) = asked { Some(shape) } else { None },
         occupancy: chip.zip(threads).map(|(chip, threads)| chip.multiprocessor.occupancy(threads, usage.registers, shared)),
-        instructions: function.iter().filter(|instruction| !is_filler(instruction)).count(),
-        hot_loop: chip.zip(sass::hot_loop(function)).and_then(|(chip, hot)| Budget::of(&hot, chip)),
+        instructions: whole.len(),
+        hot_loop: hot.as_ref().and_then(|(chip, hot)| Budget::of(&hot.body, chip)),
+        once: if hot.is_some() { None } else { chip.and_then(|chip| Budget::of(&whole, chip)) },
+        hot_way: hot.as_ref().and_then(|(chip, hot)| Budget::of(&hot.shortest, chip)),
     }
 }
 
@@ -231,8 +240,23 @@ mod tests {
         for row in report.kernels.iter().filter(|row| row.kernel.starts_with("gemm_i8_mma")) {
             let hot = row.hot_loop.unwrap();
             assert!(hot.counts.warp_tensor + hot.counts.group_tensor >= 32, "{row:?}");
-            assert!(hot.share_of_peak > 0.1 && hot.share_of_peak <= 1.0, "{row:?}");
+            assert!(hot.share_of_peak > 0.1, "{row:?}");
         }
+        for row in report.kernels.iter().filter(|row| row.hot_loop.is_some()) {
+            let (all, way) = (row.hot_loop.unwrap(), row.hot_way.unwrap());
+            assert!(all.share_of_peak > 0.0 && all.share_of_peak <= 1.0 && way.share_of_peak <= 1.0, "{row:?}");
+            assert!(way.counts.issued <= all.counts.issued && way.operations > 0.0, "{row:?}");
+        }
+        for row in report.kernels.iter().filter(|row| row.hot_loop.is_none()) {
+            let once = row.once.unwrap();
+            assert!(once.share_of_peak > 0.0 && once.share_of_peak <= 1.0 && once.counts.global > 0, "{row:?}");
+        }
+        // where warpgroups multiply, the loop is theirs; a wait behind the end is no loop
+        for row in report.kernels.iter().filter(|row| row.kernel.contains("_wgmma")) {
+            let hot = row.hot_loop.unwrap();
+            assert!(hot.counts.group_tensor >= 4 && hot.counts.warp_tensor == 0, "{row:?}");
+        }
+        assert!(report.kernels.iter().all(|row| row.dynamic_shared_bytes.is_some()), "a kernel whose dynamic shared memory is not stated");
         let page = markdown(&report);
         assert!(page.contains("not measured") && report.kernels.iter().all(|row| page.contains(&row.kernel)));
     }

@@ -20,8 +20,11 @@ pub fn markdown(report: &Report) -> String {
     text += "\n## What they take\n\nShared memory is static + dynamic; dynamic is the launcher's, `?` where it is not stated (occupancy is then the most there can be). No block fits where a launcher never takes the kernel on that chip.\n\n";
     text += &resources(report).markdown();
     text += "\n## Hot loops: prediction, not measured\n\n";
-    text += "The innermost loop with the most matrix products, each instruction counted once. Clocks of a multiprocessor that one warp's pass takes on each pipe; the busiest is the bound, and the tensor pipe's share of it is the predicted share of the tensor peak (on 9.0 that of wgmma); 100% says only that no other pipe is busier. The count knows no latencies, bank conflicts, memory waits or throttling (a kernel can be slower), and includes code that a branch skips in most passes (it can be faster).\n\n";
+    text += "The innermost loop with the most matrix products. Clocks of a multiprocessor that one warp's pass takes on each pipe; the busiest is the bound, and the tensor pipe's share of it is the predicted share of the tensor peak (on 9.0 that of wgmma); 100% says only that no other pipe is busier. Counts and clocks are of all instructions, each once; where there are two shares, the first is of that and the second of the shortest way through the loop, which leaves out what a branch skips: tails, and copies where a branch guards them. The count knows no latencies, bank conflicts, memory waits or throttling: a kernel can be slower.\n\n";
     text += &loops(report).markdown();
+    text += "\n## Kernels without a loop of products: prediction, not measured\n\n";
+    text += "The whole kernel, each instruction once: loops and branches, so also what only some of its settings run. Clocks of a multiprocessor that one warp takes on each pipe; memory is every global access of the warp at the card's bandwidth, as if no cache held anything (small tables that all blocks read are counted too). The memory's share of the busiest pipe is the predicted share of the bandwidth.\n\n";
+    text += &once(report).markdown();
     text
 }
 
@@ -93,8 +96,52 @@ fn loops(report: &Report) -> Table {
                 .chain([format!("{} + {}", counts.fma, counts.imad)])
                 .chain(rest)
                 .chain([clocks.tensor, clocks.issue, clocks.special.max(clocks.convert), clocks.fma, clocks.alu, clocks.shared].map(one))
-                .chain([hot.bound.to_owned(), format!("{:.0}%", hot.share_of_peak * 100.0)]),
+                .chain([hot.bound.to_owned(), shares(hot.share_of_peak, row.hot_way.map(|way| way.share_of_peak))]),
         );
     }
     table
+}
+
+fn once(report: &Report) -> Table {
+    let mut table = Table::new(&[
+        "kernel",
+        "chip",
+        "instructions",
+        "special",
+        "convert",
+        "f32 + imad",
+        "integer",
+        "shared",
+        "global",
+        "clocks: memory",
+        "issue",
+        "special",
+        "f32",
+        "integer",
+        "shared",
+        "bound",
+        "share of bandwidth (predicted)",
+    ]);
+    for row in &report.kernels {
+        let Some(once) = &row.once else { continue };
+        let (counts, clocks) = (&once.counts, &once.clocks);
+        let times = [clocks.memory, clocks.issue, clocks.special.max(clocks.convert), clocks.fma, clocks.alu, clocks.shared];
+        table.row(
+            [format!("`{}`", row.kernel), row.chip.clone()]
+                .into_iter()
+                .chain([counts.issued, counts.special, counts.convert].map(|count| count.to_string()))
+                .chain([format!("{} + {}", counts.fma, counts.imad)])
+                .chain([counts.alu, counts.shared, counts.global].map(|count| count.to_string()))
+                .chain(times.map(|clocks| format!("{clocks:.0}")))
+                .chain([once.bound.to_owned(), format!("{:.0}%", once.share_of_peak * 100.0)]),
+        );
+    }
+    table
+}
+
+/// Both shares of the peak, or one where they agree.
+fn shares(all: f64, way: Option<f64>) -> String {
+    let percent = |share: f64| format!("{:.0}%", share * 100.0);
+    let way = way.map(percent).filter(|way| *way != percent(all));
+    percent(all) + &way.map_or(String::new(), |way| format!(" to {way}"))
 }

@@ -1,4 +1,4 @@
-//! Machine code as cuobjdump prints it: functions, instructions, loops.
+//! Machine code as cuobjdump prints it: functions and instructions.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +11,10 @@ pub struct Instruction {
     pub name: String,
     /// Where a branch goes.
     pub target: Option<u64>,
+    /// Whether it never goes on to the next one: a branch or an end without a condition.
+    pub is_end: bool,
+    /// Whether a warpgroup's product reads its left side from shared memory too.
+    pub is_left_shared: bool,
 }
 
 impl Instruction {
@@ -59,47 +63,17 @@ fn instruction(line: &str) -> Option<Instruction> {
     let mut words = text.split_whitespace();
     let first = words.next()?;
     let name = if first.starts_with('@') { words.next()? } else { first };
-    let is_branch = matches!(name.split('.').next(), Some("BRA" | "JMP"));
+    let name = name.trim_end_matches(';');
+    let operands: Vec<&str> = words.collect();
+    let root = name.split('.').next().unwrap_or_default();
+    let is_branch = matches!(root, "BRA" | "JMP");
     let number = |word: &str| u64::from_str_radix(word.trim_end_matches(';').strip_prefix("0x")?, 16).ok();
-    let target = is_branch.then(|| words.last().and_then(number)).flatten();
-    Some(Instruction { address, name: name.trim_end_matches(';').to_owned(), target })
-}
-
-/// A loop: from where its backward branch goes to that branch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loop<'a> {
-    /// Its instructions, each counted once, whether a branch skips it or not.
-    pub body: &'a [Instruction],
-}
-
-impl Loop<'_> {
-    /// Matrix products in it.
-    pub fn tensor(&self) -> usize {
-        self.body.iter().filter(|instruction| instruction.is_tensor()).count()
-    }
-}
-
-/// The hot loop: of the loops without another loop of products inside, the one with the most products; the shorter of two.
-/// None in a function whose products stand in no loop, or that has none.
-///
-/// Loops that begin at one place and differ in their branch back are one loop, the longest: a body is left and taken up again
-/// by several branches.
-pub fn hot_loop(function: &[Instruction]) -> Option<Loop<'_>> {
-    let place = |address: u64| function.iter().position(|instruction| instruction.address == address);
-    let mut spans: BTreeMap<usize, usize> = BTreeMap::new();
-    for (end, instruction) in function.iter().enumerate() {
-        let begin = instruction.target.filter(|target| *target < instruction.address).and_then(place);
-        if let Some(begin) = begin {
-            let longest = spans.entry(begin).or_insert(end);
-            *longest = end.max(*longest);
-        }
-    }
-    let tensor = |(begin, end): (usize, usize)| Loop { body: &function[begin..=end] }.tensor();
-    let spans: Vec<(usize, usize)> = spans.into_iter().filter(|span| tensor(*span) > 0).collect();
-    let is_inside = |inner: &(usize, usize), outer: &(usize, usize)| inner != outer && inner.0 >= outer.0 && inner.1 <= outer.1;
-    let innermost = spans.iter().filter(|span| !spans.iter().any(|other| is_inside(other, span)));
-    let (begin, end) = *innermost.max_by_key(|span| (tensor(**span), std::cmp::Reverse(span.1 - span.0)))?;
-    Some(Loop { body: &function[begin..=end] })
+    let target = is_branch.then(|| operands.last().copied().and_then(number)).flatten();
+    // a condition stands before the name, or before the target
+    let is_plain = !first.starts_with('@') && (!is_branch || operands.len() == 1);
+    let is_end = is_plain && matches!(root, "BRA" | "JMP" | "BRX" | "JMX" | "EXIT" | "RET");
+    let is_left_shared = operands.get(1).is_some_and(|operand| operand.starts_with("gdesc"));
+    Some(Instruction { address, name: name.to_owned(), target, is_end, is_left_shared })
 }
 
 /// Threads that a launch of each function may have, from `cuobjdump --dump-elf`: the first number of `EIATTR_MAX_THREADS`,
@@ -138,34 +112,12 @@ mod tests {
         assert_eq!((branch.address, branch.name.as_str()), (0xb0, "BRA"));
         let imma = product.iter().find(|instruction| instruction.is_tensor()).unwrap();
         assert!(imma.has("16832") && !imma.has("S32") && imma.root() == "IMMA");
-        assert!(product.iter().any(|instruction| instruction.name == "BRA.U"));
+        // a condition before the target, and none
+        let ends: Vec<u64> = product.iter().filter(|instruction| instruction.is_end).map(|instruction| instruction.address).collect();
+        assert_eq!(ends, [0x1e0, 0x1f0]);
+        let group = instruction("/*2470*/  IGMMA.64x128x32.S8.S8 R88, gdesc[UR12], RZ, !UPT ;  /* 0x00 */").unwrap();
+        assert!(group.is_left_shared && !instruction("/*10*/  QGMMA.64x128x32.F32 R24, R152, gdesc[UR12], R24 ;").unwrap().is_left_shared);
         assert!(product.windows(2).all(|pair| pair[0].address < pair[1].address));
-    }
-
-    #[test]
-    fn the_hot_loop_is_the_innermost_one_with_the_most_products() {
-        let code = parse(SAMPLE);
-        let hot = hot_loop(&code["product"]).unwrap();
-        assert_eq!((hot.body[0].address, hot.body[hot.body.len() - 1].address), (0xc0, 0x1b0));
-        assert_eq!(hot.tensor(), 3);
-        assert!(hot_loop(&code["copy_rows"]).is_none(), "a loop that copies is not one of products");
-    }
-
-    #[test]
-    fn the_outer_of_two_loops_with_products_is_not_the_hot_one() {
-        let at = |address: u64, name: &str, target: Option<u64>| Instruction { address, name: name.into(), target };
-        let code = [
-            at(0, "IMMA.16832.S8.S8", None),
-            at(16, "HMMA.16816.F32.BF16", None),
-            at(32, "HMMA.16816.F32.BF16", None),
-            at(48, "BRA", Some(16)),
-            at(64, "IMMA.16832.S8.S8", None),
-            at(80, "BRA", Some(0)),
-            at(96, "BRA", Some(96)),
-        ];
-        assert_eq!(hot_loop(&code).unwrap().body[0].address, 16);
-        // a product without a loop
-        assert!(hot_loop(&code[..3]).is_none());
     }
 
     #[test]

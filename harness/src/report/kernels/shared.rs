@@ -31,7 +31,8 @@ const KERNELS: &[(&str, Dynamic)] = &[
     ("gemm_i8_mma", kib(64)),
     ("gemm_bf16_mma", kib(96)),
     // four stages of 384 rows x 128 bytes, a tile of results, barriers
-    ("gemm_bf16_wgmma", Dynamic::Always(4 * 384 * 128 + 2 * 64 * 272 + 3 * 4 * 8)),
+    ("gemm_bf16_wgmma", WIDE),
+    ("gemm_i8_wgmma", WIDE),
     // queries, and each stage's keys and values
     ("sage_attn_fp8_d128_rows64", kib(40)),
     ("sage_attn_fp8_d128", kib(48)),
@@ -41,9 +42,9 @@ const KERNELS: &[(&str, Dynamic)] = &[
     ("sage_attn_d128", kib(64)),
     ("sage_attn_d64_rows64", kib(40)),
     ("sage_attn_d64", kib(44)),
-    // barriers, queries, four stages of 128 keys and values, the output; 2 D^2 bytes more where something is added to it
-    ("sage_attn_wgmma_d128", Dynamic::At(1024 + 128 * 128 + 4 * 2 * 128 * 128 + 2 * 128 * 128, "no added output")),
-    ("sage_attn_wgmma_d64", Dynamic::At(1024 + 128 * 64 + 4 * 2 * 128 * 64 + 2 * 128 * 64, "no added output")),
+    // barriers, queries, four stages of 128 keys and values, the output; 2 D^2 bytes where something is added to it
+    ("sage_attn_wgmma_d128", Dynamic::At(1024 + 128 * 128 + 4 * 2 * 128 * 128 + 2 * 128 * 128 + 2 * 128 * 128, "an added term")),
+    ("sage_attn_wgmma_d64", Dynamic::At(1024 + 128 * 64 + 4 * 2 * 128 * 64 + 2 * 128 * 64 + 2 * 64 * 64, "an added term")),
     ("qk_prep_d128", kib(64)),
     ("qk_prep_d64", kib(32)),
     // scores of 16 query blocks with 1182 key blocks, in spans of 256
@@ -88,9 +89,19 @@ const KERNELS: &[(&str, Dynamic)] = &[
     ("transpose", kib(0)),
     ("softmax_rows", kib(0)),
     ("vae_norm", kib(0)),
+    ("bias_attention", kib(0)),
+    ("combine", kib(0)),
+    ("embedding", kib(0)),
+    ("gelu_gate", kib(0)),
+    ("patch", kib(0)),
+    ("unpatch", kib(0)),
+    ("residual_gate", kib(0)),
+    ("sinusoid", kib(0)),
 ];
 
 const DEEP: Dynamic = kib(128);
+
+const WIDE: Dynamic = Dynamic::Always(4 * 384 * 128 + 2 * 64 * 272 + 3 * 4 * 8);
 
 const fn kib(kib: u32) -> Dynamic {
     Dynamic::Always(kib * 1024)

@@ -45,15 +45,47 @@ impl Heads {
         [self.queries(&self.q, problem), self.keys(&self.k, problem), self.keys(&self.v, problem)]
     }
 
-    /// The rows of all heads, one head after the other, in the shape's own layout.
+    /// The query rows of all heads, one head after the other, in the shape's own layout.
     pub(super) fn in_layout(&self, heads: &[f64]) -> Vec<f64> {
-        let (dim, mut out) = (self.shape.head_dim, vec![0.0; heads.len()]);
-        for (index, row) in heads.chunks(dim).enumerate() {
-            let (problem, row_of) = (index / self.shape.query_len, index % self.shape.query_len);
-            let at = self.shape.query_offset(problem, row_of);
-            out[at..at + dim].copy_from_slice(row);
-        }
-        out
+        placed(heads, self.shape.query_len, self.shape.head_dim, |problem, row| self.shape.query_offset(problem, row))
+    }
+
+    /// The same of key rows.
+    pub(super) fn keys_in_layout(&self, heads: &[f64]) -> Vec<f64> {
+        placed(heads, self.shape.key_len, self.shape.head_dim, |problem, row| self.shape.key_offset(problem, row))
+    }
+}
+
+/// Rows of heads of `len`, each where `offset` says.
+fn placed(heads: &[f64], len: usize, dim: usize, offset: impl Fn(usize, usize) -> usize) -> Vec<f64> {
+    let mut out = vec![0.0; heads.len()];
+    for (index, row) in heads.chunks(dim).enumerate() {
+        out[offset(index / len, index % len)..][..dim].copy_from_slice(row);
+    }
+    out
+}
+
+/// A shape behind heads of zeros: whole heads where a head's rows lie together, whole samples where heads are mixed.
+#[derive(Clone, Copy)]
+pub(super) struct AfterZeros {
+    /// With those of zeros.
+    pub(super) shape: AttnShape,
+    own: usize,
+}
+
+impl AfterZeros {
+    /// `own` behind `lead` heads or samples.
+    pub(super) fn new(own: &AttnShape, lead: usize) -> Self {
+        let shape = match own.layout {
+            HeadLayout::Bhld => AttnShape { heads: lead + own.heads, ..*own },
+            HeadLayout::Blhd => AttnShape { batch: lead + own.batch, ..*own },
+        };
+        Self { shape, own: own.problems() }
+    }
+
+    /// How much of an operand lies before the `values` of it that are the shape's own.
+    pub(super) fn behind(&self, values: usize) -> usize {
+        (self.shape.problems() - self.own) * (values / self.own)
     }
 }
 

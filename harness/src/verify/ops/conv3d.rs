@@ -1,133 +1,209 @@
-//! The causal convolution of the autoencoder.
+//! The causal convolutions of the autoencoder, one operation a kernel; [`super::convolve`] runs them.
 
-use turbowan_cuda::Rounding;
-use turbowan_cuda::ops::conv3d::{Conv3d, ConvShape, ConvThen, Sampling};
-use turbowan_reference::conv3d as truth;
+use turbowan_cuda::device::OpKernel;
+use turbowan_cuda::ops::conv3d::Sampling;
+use turbowan_cuda::ops::conv3d::device::KERNELS;
 
-use super::HALF_STEP;
-use crate::verify::{Axis, Case, Fault, Held, Kind, Op, Output, Place, Prepared, no_kernels};
+use super::convolve::{Convolve, End};
+use crate::verify::{Axis, Case, Far, Fault, Kind, Op, Prepared};
 
-/// `sampling` 0 is one for one, 1 halves, 2 doubles; `absent` frames of the past are not there; `add` 1 adds onto a residual.
-const AXES: &[Axis] = &[
-    Axis::new("input", 1, 48, 1),
-    Axis::new("output", 1, 100, 1),
-    Axis::new("height", 2, 12, 1),
-    Axis::new("width", 2, 40, 1),
-    Axis::new("kt", 1, 3, 2),
-    Axis::new("side", 1, 3, 2),
-    Axis::choice("sampling", 2),
-    Axis::choice("absent", 2),
-    Axis::choice("add", 1),
-    Axis::choice("bf16", 1),
+/// Each of `frames` results sees `kt` frames, those of the next `stride` later; of all of them the first `absent` are not there.
+/// With two `parts` the halves of the channels are frames that follow one another. `add` 1 adds onto a residual; `bf16` 0 keeps
+/// the host's results in f32, a device stores bf16.
+const fn axes(least: usize, most: usize) -> [Axis; 11] {
+    [
+        Axis::new("input", 1, 72, 1),
+        Axis::new("output", least, most, 1),
+        Axis::new("height", 2, 12, 1),
+        Axis::new("width", 2, 36, 1),
+        Axis::new("kt", 1, 3, 1),
+        Axis::new("frames", 1, 3, 1),
+        Axis::new("stride", 1, 2, 1),
+        Axis::choice("absent", 2),
+        Axis::new("parts", 1, 2, 1),
+        Axis::choice("add", 1),
+        Axis::choice("bf16", 1),
+    ]
+}
+
+/// Channels that fill a panel of 96.
+const WIDE: &[Axis] = &axes(49, 120);
+
+/// Few channels, in panels of 16.
+const NARROW: &[Axis] = &axes(1, 48);
+
+/// Any: where frames are halved or doubled, panels are always of 96.
+const ANY: &[Axis] = &axes(1, 120);
+
+/// Colours.
+const COLORS: &[Axis] = &axes(3, 3);
+
+/// Every kernel, and every end.
+pub const OPS: [Op; 9] = [
+    Op {
+        name: "conv3d",
+        about: "sum of x[t + i, h + j, w + k] weight[o, :, i, j, k] over channels and taps, causal in time",
+        axes: WIDE,
+        // few channels and many; less than a tile and a little more; frames that are not there; halves that are frames
+        cases: || {
+            let shapes: [&[usize]; 5] = [
+                &[3, 96, 9, 17, 3, 1, 1, 0, 1, 0, 0],
+                &[40, 49, 1, 1, 3, 1, 1, 2, 1, 0, 1],
+                &[33, 97, 2, 31, 1, 1, 1, 0, 1, 1, 0],
+                &[16, 60, 3, 5, 3, 2, 1, 1, 1, 1, 1],
+                &[8, 104, 3, 4, 2, 2, 2, 1, 2, 0, 0],
+            ];
+            Case::cross(&shapes, &[16, 52, 6, 9, 2, 1, 1, 0, 1, 0, 0], &Kind::ALL[1..])
+        },
+        kernels: |chip| named(chip, &KERNELS[..1]),
+        // rows of 1024 values, a block of eight lines
+        far: &[Far { shape: &[64, 64, 5, 16, 1, 1, 1, 0, 1, 1, 0], lead: 1 << 21, blocks: (1 << 18, 1) }],
+        ..op(|case| Convolve::prepare(case, (3, Sampling::Same), End::Frames))
+    },
+    Op {
+        name: "conv3d-1x1",
+        about: "the same over channels and frames alone",
+        axes: WIDE,
+        cases: || {
+            let shapes: [&[usize]; 4] = [
+                &[33, 50, 9, 5, 1, 1, 1, 0, 1, 0, 0],
+                &[72, 104, 3, 18, 3, 1, 1, 2, 2, 1, 0],
+                &[20, 64, 4, 5, 3, 2, 2, 0, 1, 0, 1],
+                &[1, 97, 1, 1, 1, 2, 1, 0, 1, 1, 1],
+            ];
+            Case::cross(&shapes, &[24, 96, 6, 9, 3, 1, 1, 0, 1, 0, 0], &Kind::ALL[1..])
+        },
+        kernels: |chip| named(chip, &KERNELS[1..2]),
+        far: &[Far { shape: &[64, 64, 5, 16, 1, 1, 1, 0, 1, 0, 0], lead: 1 << 21, blocks: (1 << 18, 1) }],
+        ..op(|case| Convolve::prepare(case, (1, Sampling::Same), End::Frames))
+    },
+    Op {
+        name: "conv3d-halve",
+        about: "the same at every second pixel",
+        cases: || {
+            let shapes: [&[usize]; 3] =
+                [&[10, 50, 19, 8, 1, 1, 1, 0, 1, 0, 0], &[5, 5, 2, 36, 1, 2, 1, 0, 1, 1, 1], &[40, 97, 7, 10, 1, 1, 1, 0, 1, 0, 1]];
+            Case::cross(&shapes, &[16, 24, 6, 9, 1, 1, 1, 0, 1, 0, 0], &Kind::ALL[1..])
+        },
+        kernels: |chip| named(chip, &KERNELS[2..3]),
+        // an even number of rows becomes half as many, in two panels
+        far: &[Far { shape: &[32, 128, 6, 32, 1, 1, 1, 0, 1, 0, 0], lead: 1 << 21, blocks: (1 << 18, 2) }],
+        ..op(|case| Convolve::prepare(case, (3, Sampling::Halve), End::Frames))
+    },
+    Op {
+        name: "conv3d-double",
+        about: "the same of the frame with every pixel four times",
+        cases: || {
+            let shapes: [&[usize]; 3] =
+                [&[20, 10, 5, 9, 1, 1, 1, 0, 1, 0, 0], &[7, 50, 1, 1, 1, 2, 1, 0, 1, 0, 1], &[72, 97, 2, 9, 1, 1, 1, 0, 1, 1, 0]];
+            Case::cross(&shapes, &[12, 24, 4, 9, 1, 1, 1, 0, 1, 0, 0], &Kind::ALL[1..])
+        },
+        kernels: |chip| named(chip, &KERNELS[3..4]),
+        // 2^20 rows become 2^21, of two tiles each
+        far: &[Far { shape: &[128, 64, 3, 16, 1, 1, 1, 0, 1, 0, 0], lead: 1 << 20, blocks: (1 << 19, 2) }],
+        ..op(|case| Convolve::prepare(case, (3, Sampling::Double), End::Frames))
+    },
+    Op {
+        name: "conv3d-narrow",
+        about: "conv3d to few channels",
+        axes: NARROW,
+        cases: || {
+            let shapes: [&[usize]; 4] = [
+                &[72, 3, 8, 16, 3, 1, 1, 2, 1, 0, 0],
+                &[16, 20, 3, 20, 3, 1, 1, 1, 1, 1, 1],
+                &[5, 1, 1, 1, 3, 2, 1, 2, 1, 0, 0],
+                &[40, 48, 9, 5, 2, 2, 2, 0, 2, 0, 0],
+            ];
+            Case::cross(&shapes, &[16, 16, 6, 9, 3, 1, 1, 0, 1, 0, 0], &Kind::ALL[1..])
+        },
+        kernels: |chip| named(chip, &KERNELS[4..5]),
+        far: &[Far { shape: &[16, 16, 5, 16, 1, 1, 1, 0, 1, 0, 0], lead: 1 << 23, blocks: (1 << 20, 1) }],
+        ..op(|case| Convolve::prepare(case, (3, Sampling::Same), End::Frames))
+    },
+    Op {
+        name: "conv3d-narrow-1x1",
+        about: "conv3d-1x1 to few channels",
+        axes: NARROW,
+        cases: || {
+            let shapes: [&[usize]; 3] =
+                [&[16, 16, 9, 3, 1, 2, 1, 0, 1, 0, 0], &[20, 40, 2, 3, 3, 1, 1, 1, 2, 1, 1], &[1, 1, 1, 1, 1, 1, 1, 0, 1, 0, 1]];
+            Case::cross(&shapes, &[40, 33, 6, 9, 3, 1, 1, 0, 1, 0, 0], &Kind::ALL[1..])
+        },
+        kernels: |chip| named(chip, &KERNELS[5..6]),
+        far: &[Far { shape: &[16, 16, 5, 16, 1, 1, 1, 0, 1, 0, 0], lead: 1 << 23, blocks: (1 << 20, 1) }],
+        ..op(|case| Convolve::prepare(case, (1, Sampling::Same), End::Frames))
+    },
+    Op {
+        name: "conv3d-pixels",
+        about: "conv3d to video pixels between -1 and 1",
+        cases: pixels,
+        ..colors(|case| Convolve::prepare(case, (3, Sampling::Same), End::Values))
+    },
+    Op {
+        name: "conv3d-bytes",
+        about: "conv3d to video pixels, trunc(clamp((1 + y) / 2) 255 + 0.5)",
+        cases: pixels,
+        // rows of 48 bytes
+        far: &[Far { shape: &[8, 3, 5, 16, 1, 1, 1, 0, 1, 0, 1], lead: 44_739_248, blocks: (44_739_248 / 8, 1) }],
+        ..colors(|case| Convolve::prepare(case, (3, Sampling::Same), End::Bytes))
+    },
+    Op {
+        name: "conv3d-norm-silu",
+        about: "conv3d, then the channel norm and SiLU of its pixels",
+        cases: || {
+            let shapes: [&[usize]; 4] = [
+                &[16, 60, 5, 18, 2, 1, 1, 0, 1, 1, 1],
+                &[8, 96, 3, 4, 1, 2, 1, 0, 1, 0, 1],
+                &[8, 10, 9, 18, 3, 1, 1, 2, 1, 1, 0],
+                &[24, 16, 1, 1, 3, 1, 1, 2, 1, 0, 1],
+            ];
+            Case::cross(&shapes, &[16, 52, 6, 9, 1, 1, 1, 0, 1, 0, 1], &Kind::ALL[1..])
+        },
+        // a block has all channels of a pixel
+        tame: |case| {
+            tame(case);
+            case.shape[8] = 1;
+            case.shape[1] = match case.shape[1] {
+                17..=48 => 16,
+                97.. => 96,
+                channels => channels,
+            };
+        },
+        kernels: |chip| [named(chip, &KERNELS[..1]), named(chip, &KERNELS[4..5])].concat(),
+        far: &[Far { shape: &[64, 64, 5, 16, 1, 1, 1, 0, 1, 0, 1], lead: 1 << 21, blocks: (1 << 18, 1) }],
+        ..op(|case| Convolve::prepare(case, (3, Sampling::Same), End::Normed))
+    },
 ];
 
-/// It is one.
-pub const OPS: [Op; 1] = [Op {
-    name: "conv3d",
-    about: "sum of x[t + i, h + j, w + k] weight[o, :, i, j, k] over channels and taps, causal in time",
-    axes: AXES,
-    cases: || {
-        let shapes: [&[usize]; 9] = [
-            &[1, 33, 3, 29, 1, 3, 0, 0, 0, 0],
-            &[5, 3, 1, 1, 3, 3, 0, 2, 0, 0],
-            &[33, 48, 7, 15, 3, 1, 0, 0, 0, 0],
-            &[20, 40, 3, 17, 1, 1, 0, 0, 1, 0],
-            &[40, 97, 8, 10, 1, 3, 1, 0, 0, 0],
-            &[7, 6, 9, 5, 1, 3, 1, 0, 0, 1],
-            &[12, 10, 3, 16, 1, 3, 2, 0, 0, 0],
-            &[5, 70, 1, 1, 1, 3, 2, 0, 0, 1],
-            &[16, 20, 5, 31, 3, 3, 0, 1, 1, 1],
-        ];
-        Case::cross(&shapes, &[16, 24, 6, 9, 3, 3, 0, 0, 0, 0], &Kind::ALL[1..])
-    },
-    tame: |case| {
-        if case.shape[6] != 0 {
-            (case.shape[4], case.shape[5]) = (1, 3);
-        }
-        // a multiple of two below three is one
-        case.shape[4] = if case.shape[4] < 3 { 1 } else { 3 };
-        case.shape[5] = if case.shape[5] < 3 { 1 } else { 3 };
-        case.shape[7] = case.shape[7].min(case.shape[4] - 1);
-    },
-    kernels: no_kernels,
-    far: &[],
-    prepare: Convolve::prepare,
-}];
-
-struct Convolve {
-    shape: ConvShape,
-    size: [usize; 2],
-    absent: usize,
-    adds: bool,
-    rounding: Rounding,
-    x: Vec<f32>,
-    weight: Vec<f32>,
-    bias: Vec<f32>,
-    residual: Vec<f32>,
-    want: Vec<f64>,
-    magnitudes: Vec<f64>,
+const fn op(prepare: fn(&Case) -> Result<Box<dyn Prepared>, Fault>) -> Op {
+    Op { name: "", about: "", axes: ANY, cases: Vec::new, tame, kernels: |_| Vec::new(), far: &[], prepare }
 }
 
-impl Convolve {
-    fn prepare(case: &Case) -> Result<Box<dyn Prepared>, Fault> {
-        let [input, output, height, width, kt, side, sampling, absent, add, is_bf16] = case.sizes();
-        let sampling = *[Sampling::Same, Sampling::Halve, Sampling::Double].get(sampling).ok_or(Fault::Case("sampling is 0, 1 or 2"))?;
-        let shape = ConvShape { input, output, kernel: [kt, side, side], sampling };
-        let rounding = if is_bf16 == 1 { Rounding::Bf16 } else { Rounding::None };
-        let mut x = case.kind.values(kt * height * width, input, case.seed);
-        x[..absent.min(kt) * height * width * input].fill(0.0);
-        let scale = ((shape.weight_values() / output) as f32).sqrt().recip();
-        let mut weight: Vec<f32> =
-            Kind::Plain.values(output, shape.weight_values() / output, case.seed + 1).iter().map(|w| w * scale).collect();
-        let mut bias = Kind::Plain.values(1, output, case.seed + 2);
-        let [out_height, out_width] = shape.output_size([height, width]);
-        let mut residual = Kind::Plain.values(out_height * out_width, output, case.seed + 3);
-        [&mut x, &mut weight, &mut bias, &mut residual].into_iter().for_each(|values| rounding.apply_row(values));
-        let run = |x: &[f32], weight: &[f32], bias: &[f32]| convolved(&shape, [kt, height, width], x, weight, bias);
-        let sizes = |values: &[f32]| values.iter().map(|value| value.abs()).collect::<Vec<_>>();
-        let (want, magnitudes) = (run(&x, &weight, &bias), run(&sizes(&x), &sizes(&weight), &sizes(&bias)));
-        let size = [height, width];
-        Ok(Box::new(Self { shape, size, absent, adds: add == 1, rounding, x, weight, bias, residual, want, magnitudes }))
-    }
-}
-
-fn convolved(shape: &ConvShape, [kt, height, width]: [usize; 3], x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f64> {
-    let [_, kh, kw] = shape.kernel;
-    let (stride, border) = match shape.sampling {
-        Sampling::Same => (1, [kh / 2, kh / 2, kw / 2, kw / 2]),
-        Sampling::Halve => (2, [0, 1, 0, 1]),
-        Sampling::Double => (1, [1; 4]),
+const fn colors(prepare: fn(&Case) -> Result<Box<dyn Prepared>, Fault>) -> Op {
+    let tame_colors = |case: &mut Case| {
+        (case.shape[8], case.shape[9]) = (1, 0);
+        tame(case);
     };
-    let conv = truth::Conv { weight, bias, kernel: shape.kernel, stride: [1, stride, stride], border };
-    if shape.sampling == Sampling::Double {
-        let x = truth::double(x, kt * height, width, shape.input);
-        return truth::conv3d(&x, [kt, 2 * height, 2 * width], shape.input, &conv).0;
-    }
-    truth::conv3d(x, [kt, height, width], shape.input, &conv).0
+    Op { axes: COLORS, tame: tame_colors, kernels: |chip| named(chip, &KERNELS[6..]), ..op(prepare) }
 }
 
-impl Prepared for Convolve {
-    fn host(&self) -> Result<Vec<Output>, Fault> {
-        let conv = Conv3d::pack(self.shape, &self.weight, &self.bias, self.rounding)?;
-        let frame = self.size[0] * self.size[1] * self.shape.input;
-        let frames: Vec<_> = self.x.chunks(frame).enumerate().map(|(index, frame)| (index >= self.absent).then_some(frame)).collect();
-        let mut out = self.residual.clone();
-        conv.run(&frames, self.size, if self.adds { ConvThen::Add } else { ConvThen::Store }, &mut out)?;
-        Ok(vec![Output::new("out", self.shape.output, &out)])
-    }
+fn pixels() -> Vec<Case> {
+    let shapes: [&[usize]; 3] =
+        [&[72, 3, 9, 18, 3, 1, 1, 2, 1, 0, 0], &[8, 3, 1, 1, 3, 1, 1, 2, 1, 0, 1], &[16, 3, 8, 16, 2, 2, 1, 0, 1, 0, 1]];
+    Case::cross(&shapes, &[16, 3, 6, 9, 3, 1, 1, 0, 1, 0, 1], &Kind::ALL[1..])
+}
 
-    fn hold(&self, outputs: &[Output], _: Place) -> Result<Vec<Held>, Fault> {
-        let want: Vec<f64> = match self.adds {
-            true => self.want.iter().zip(&self.residual).map(|(sum, residual)| sum + f64::from(*residual)).collect(),
-            false => self.want.clone(),
-        };
-        let terms = (self.shape.weight_values() / self.shape.output) as f64;
-        let rounding = if self.rounding == Rounding::Bf16 { 1.01 * HALF_STEP } else { f64::from(f32::EPSILON) };
-        let allowed = |index: usize, want: f64| {
-            let sum = self.magnitudes[index] * f64::from(f32::EPSILON) * (terms / 4.0 + 4.0);
-            sum + rounding * (self.want[index].abs() + want.abs()) + 1e-7
-        };
-        let why = "a sum in f32, each step of it off by one unit at most; stored rounded";
-        Ok(vec![Held::each(&outputs[0], &want, allowed, "(terms / 4 + 4) 2^-23 |x||w|", why)])
+fn named(chip: (u32, u32), kernels: &[OpKernel]) -> Vec<&'static str> {
+    kernels.iter().map(|kernel| (kernel.choose)(chip).1).collect()
+}
+
+/// Halves are as large as one another, and the last frame of a window is always there.
+fn tame(case: &mut Case) {
+    if case.shape[1] < 2 {
+        case.shape[8] = 1;
     }
+    if case.shape[8] == 2 {
+        case.shape[1] = case.shape[1].next_multiple_of(2);
+    }
+    case.shape[7] = case.shape[7].min(case.shape[4] - 1);
 }

@@ -10,16 +10,28 @@
 mod attention;
 mod block_select;
 mod conv3d;
+mod convolve;
+#[cfg(test)]
+mod coverage;
+mod elementwise;
+mod gather;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;
 mod quant;
 mod rope;
 mod sage;
+mod sage_end;
+mod sage_means;
+mod sage_problem;
+mod sage_qk_prep;
 mod sage_quantise;
+mod sage_values;
 mod sla;
 mod text;
+mod text_attention;
 mod vae;
+mod vae_attention;
 
 use half::bf16;
 
@@ -32,13 +44,27 @@ pub const ALL: &[&[Op]] = &[
     &rope::OPS,
     &gemm_int8::OPS,
     &gemm_bf16::OPS,
+    &sage_means::OPS,
     &sage_quantise::OPS,
+    &sage_values::OPS,
+    &sage_qk_prep::OPS,
     &sage::OPS,
+    &sage_end::OPS,
     &block_select::OPS,
-    &sla::OPS,
+    &sla::attention::OPS,
+    &sla::attention_backward::OPS,
+    &sla::inverse_map::OPS,
+    &sla::linear::OPS,
+    &sla::linear_fold::OPS,
+    &sla::linear_backward::OPS,
+    &sla::sparse_linear::OPS,
     &conv3d::OPS,
-    &text::OPS,
     &vae::OPS,
+    &vae_attention::OPS,
+    &text::OPS,
+    &text_attention::OPS,
+    &elementwise::OPS,
+    &gather::OPS,
 ];
 
 /// Every operation whose name contains `part`; all without one.
