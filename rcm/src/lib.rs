@@ -39,17 +39,25 @@
 
 pub mod denoiser;
 pub mod error;
+pub mod loss;
+pub mod merge;
 pub mod noise;
+pub mod optim;
+pub mod resume;
 pub mod sampler;
 pub mod schedule;
 pub mod teacher;
 pub mod time;
+pub mod train;
+pub mod trainable;
 pub mod unipc;
 
 pub use denoiser::{AtBoundary, Branch, Call, Denoiser, Expert, Latent, LatentRounding, Network};
 pub use error::Error;
-pub use noise::{GpuGrid, NoiseKind, NoiseSource};
+pub use noise::{GpuGrid, NoiseKind, NoiseSource, Stream};
+pub use resume::{Resumable, restore};
 pub use sampler::{FewStep, Outcome, Sampler, State};
 pub use schedule::Schedule;
 pub use teacher::{Guidance, Solver, Teacher, TeacherState};
 pub use time::{FlowTime, TimeRounding, TrigTime, round_bf16};
+pub use trainable::{Condition, OwnedParameter, Parameter, Trainable, VelocityNet};
