@@ -6,7 +6,8 @@
 //! | [`consistency`](consistency()) (sCM) | `sum (F - sg(F) - g)^2 = sum g^2` | `-2 g` |
 //! | [`distribution_matching`](distribution_matching()) (DMD) | `sum (x0 - sg(x0 - d))^2 = sum d^2` | `2 d` |
 //!
-//! `sg` stops the gradient, so what is written there is a constant. A batch's loss is the mean over its samples. A sample that is not finite
+//! `sg` stops the gradient, so what is written there is a constant. A batch's loss is the mean over its samples (the official
+//! trainer sums them, with one or few a device). A sample that is not finite
 //! is masked: its value and gradient are zero, it still counts in the mean, and [`Loss::masked`] says how many there were.
 
 mod consistency;
