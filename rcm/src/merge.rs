@@ -156,7 +156,11 @@ mod tests {
         let diff = model(&[("a", &[2], &[2.0, 1.0]), ("b", &[2, 1], &[0.0, 0.0]), ("only_diff", &[1], &[1.0])]);
         let plan = MergePlan::new(&base, &target, &diff);
         let mut merged = BTreeMap::new();
-        plan.run(&base, &target, &diff, 0.5, |name, values| Ok(drop(merged.insert(name.to_owned(), values)))).unwrap();
+        let keep = |name: &str, values| {
+            merged.insert(name.to_owned(), values);
+            Ok(())
+        };
+        plan.run(&base, &target, &diff, 0.5, keep).unwrap();
         let want = [("a", vec![1.5, 4.0]), ("b", vec![5.0, 6.0]), ("only_base", vec![9.0]), ("proj_l", vec![0.25])];
         assert_eq!(merged, want.map(|(name, values)| (name.to_owned(), values)).into());
         assert_eq!(plan.unmatched, ["only_base"]);
@@ -173,7 +177,11 @@ mod tests {
         let target = model(&[("a", &[3], &[1.5, -2.25, 8.0])]);
         for (weight, want) in [(0.0, &base), (1.0, &target)] {
             let plan = MergePlan::new(&base, &target, &base).strict().unwrap();
-            plan.run(&base, &target, &base, weight, |name, values| Ok(assert_eq!(values, want[name].1))).unwrap();
+            let compare = |name: &str, values| {
+                assert_eq!(values, want[name].1);
+                Ok(())
+            };
+            plan.run(&base, &target, &base, weight, compare).unwrap();
         }
     }
 

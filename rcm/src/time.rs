@@ -26,6 +26,11 @@ impl TrigTime {
     /// The beginning of every run: no latent left.
     pub const NOISE: Self = Self(FRAC_PI_2);
 
+    /// A time known to be in `[0, pi/2]`.
+    pub(crate) const fn trusted(radians: f64) -> Self {
+        Self(radians)
+    }
+
     /// A time in radians.
     ///
     /// # Errors
@@ -76,6 +81,11 @@ impl FlowTime {
 
     /// Timesteps of the training clock: what one unit of `u` is to the network.
     pub const TRAIN_TIMESTEPS: f64 = 1000.0;
+
+    /// The nearest share of noise to `share` in `[low, high]`, a range in `[0, 1]`.
+    pub(crate) fn clamped(share: f64, [low, high]: [f64; 2]) -> Self {
+        Self(share.clamp(low, high))
+    }
 
     /// A share of noise.
     ///

@@ -60,6 +60,9 @@ impl LossScale {
     }
 }
 
+/// Values that one thread works out at least.
+const SERIAL: usize = 1 << 14;
+
 /// Works out each sample's value and gradient by `body(sample, gradient)`, masks what is not finite, and turns to the mean over samples.
 pub(crate) fn each_sample(samples: usize, len: usize, body: impl Fn(usize, &mut [f64]) -> f64 + Sync) -> Loss {
     let mut gradient = vec![0.0; samples * len];
@@ -70,7 +73,8 @@ pub(crate) fn each_sample(samples: usize, len: usize, body: impl Fn(usize, &mut 
         gradient.iter_mut().for_each(|g| *g = if is_finite { *g * share } else { 0.0 });
         is_finite.then_some(value)
     };
-    let values: Vec<Option<f64>> = gradient.par_chunks_mut(len).enumerate().map(one).collect();
+    // Few values are not worth waking threads for.
+    let values: Vec<Option<f64>> = gradient.par_chunks_mut(len).enumerate().with_min_len(SERIAL / len + 1).map(one).collect();
     let masked = values.iter().filter(|value| value.is_none()).count();
     Loss { samples: values.into_iter().map(|value| value.unwrap_or(0.0)).collect(), gradient, masked }
 }

@@ -32,6 +32,15 @@ pub struct LearningRate {
 }
 
 impl LearningRate {
+    /// rCM's student, 1.3B (`rcm/configs/experiments/rcm/wan2pt1_t2v.py`); 1e-6 for 14B.
+    pub const STUDENT: Self = Self::constant(2e-6);
+
+    /// rCM's critic, 1.3B (the same file); 1e-7 for 14B.
+    pub const CRITIC: Self = Self::constant(4e-7);
+
+    /// Sparse-linear alignment (`rcm/configs/experiments/sla/wan2pt1_t2v.py`).
+    pub const ALIGNMENT: Self = Self::constant(1e-5);
+
     /// One rate throughout.
     pub const fn constant(peak: f64) -> Self {
         Self { peak, warm_up: 0, hold: 0, end: 0, floor: 1.0, decay: Decay::Constant }

@@ -40,7 +40,7 @@ impl Alignment {
         T: VelocityNet<Error = S::Error, Condition = S::Condition>,
     {
         let (samples, len) = batch.size()?;
-        let times = self.times.draw(samples, noise)?;
+        let times = self.times.draw(samples, noise);
         let epsilon = noise.normals(samples * len);
         let shares = times.iter().map(|time| (1.0 - time.share(), time.share()));
         let noisy: Vec<f32> = mixed(shares, batch.latents, &epsilon).into_iter().map(|x| x as f32).collect();

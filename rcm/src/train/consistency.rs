@@ -63,7 +63,7 @@ impl ContinuousConsistency {
         T: VelocityNet<Error = S::Error, Condition = S::Condition>,
     {
         let (samples, len) = batch.size()?;
-        let times: Vec<TrigTime> = self.times.draw(samples, noise)?.into_iter().map(|time| time.trig()).collect();
+        let times: Vec<TrigTime> = self.times.draw(samples, noise).into_iter().map(|time| time.trig()).collect();
         let epsilon = noise.normals(samples * len);
         let noisy = noised(batch.latents, &epsilon, &times);
         let path = TrigNet(teacher).predict_guided(&noisy, &times, [batch.condition, batch.negative], guidance)?.velocity;

@@ -73,22 +73,14 @@ impl TimeDistribution {
     }
 
     /// One draw of the stream: `count` times.
-    ///
-    /// # Errors
-    /// None for a distribution that was made here.
-    pub fn draw(&self, count: usize, noise: &mut Stream) -> Result<Vec<FlowTime>, Error> {
-        let [low, high] = self.range;
-        let clamped = |share: f64| FlowTime::new(share.clamp(low, high));
+    pub fn draw(&self, count: usize, noise: &mut Stream) -> Vec<FlowTime> {
+        let clamped = |share: f64| FlowTime::clamped(share, self.range);
         match self.law {
             // u = sigma / (1 + sigma), written so that a large sigma does not overflow.
             Law::LogNormal { mean, deviation } => {
-                let normals = noise.exact_normals(count);
-                normals.into_iter().map(|z| clamped(1.0 / (1.0 + (-(mean + deviation * z)).exp()))).collect()
+                noise.exact_normals(count).into_iter().map(|z| clamped(1.0 / (1.0 + (-(mean + deviation * z)).exp()))).collect()
             }
-            Law::Uniform { shift } => {
-                let uniforms = noise.uniforms(count);
-                uniforms.into_iter().map(|u| clamped(FlowTime::new(u)?.shifted(shift)?.share())).collect()
-            }
+            Law::Uniform { shift } => noise.uniforms(count).into_iter().map(|u| clamped(shift * u / (1.0 + (shift - 1.0) * u))).collect(),
         }
     }
 }
@@ -101,7 +93,7 @@ mod tests {
 
     /// Shares of draws below each of some times.
     fn below(distribution: TimeDistribution, times: &[f64]) -> Vec<f64> {
-        let draws = distribution.draw(COUNT, &mut Stream::new(3)).unwrap();
+        let draws = distribution.draw(COUNT, &mut Stream::new(3));
         let share = |time: &f64| draws.iter().filter(|draw| draw.share() < *time).count() as f64 / COUNT as f64;
         times.iter().map(share).collect()
     }
@@ -128,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_shifted_logit_normal_is_a_shifted_sigmoid() {
-        let got = TimeDistribution::logit_normal_shift(0.3, 0.8, 3.0).unwrap().draw(100, &mut Stream::new(1)).unwrap();
+        let got = TimeDistribution::logit_normal_shift(0.3, 0.8, 3.0).unwrap().draw(100, &mut Stream::new(1));
         for (got, z) in got.iter().zip(Stream::new(1).exact_normals(100)) {
             let want = FlowTime::new(1.0 / (1.0 + (-(0.3 + 0.8 * z)).exp())).unwrap().shifted(3.0).unwrap();
             assert!((got.share() - want.share()).abs() < 1e-15);
@@ -138,7 +130,7 @@ mod tests {
     #[test]
     fn draws_are_clamped_and_what_has_no_meaning_is_refused() {
         let clamped = TimeDistribution::log_normal(0.0, 50.0).unwrap().clamped(0.02, 0.98).unwrap();
-        let draws = clamped.draw(1000, &mut Stream::new(2)).unwrap();
+        let draws = clamped.draw(1000, &mut Stream::new(2));
         assert!(draws.iter().all(|draw| (0.02..=0.98).contains(&draw.share())));
         assert!(draws.iter().any(|draw| draw.share() == 0.02) && draws.iter().any(|draw| draw.share() == 0.98));
         assert!(TimeDistribution::log_normal(f64::NAN, 1.0).is_err());

@@ -30,7 +30,7 @@ impl FlowMatching {
     /// [`Error::BatchLength`], [`Error::ConditionLength`], [`Error::OutputLength`], or the network's.
     pub fn step<M: Trainable>(&self, model: &mut M, batch: Batch<'_, M::Condition>, noise: &mut Stream) -> Result<Metrics, M::Error> {
         let (samples, len) = batch.size()?;
-        let times = self.times.draw(samples, noise)?;
+        let times = self.times.draw(samples, noise);
         let epsilon = noise.normals(samples * len);
         let dropped: Vec<bool> = noise.uniforms(samples).into_iter().map(|u| u < self.dropout).collect();
         let condition = batch.condition.replaced(batch.negative, &dropped);

@@ -1,4 +1,7 @@
 //! The steps of distribution matching (DMD): one of the student, one of the critic that keeps up with it.
+//!
+//! The critic is not told how many steps made a latent, so it is the mixture over step counts that comes to match the data: latents of one
+//! step may be off to one side, of two steps to the other. A consistency term beside it, or simulations of one count, leave no such room.
 
 use super::{Batch, Metrics, Simulation, Term, TimeDistribution, TrigNet, noised};
 use crate::loss::{LossScale, distribution_matching, squared_error};
@@ -56,7 +59,7 @@ impl DistributionMatching {
         let last = self.simulation.run(student, len, steps, batch.condition, noise)?;
         let mut student = TrigNet(student);
         let (generated, saved) = student.predict_saved(&last.noisy, &last.times, batch.condition)?;
-        let (noisy, times) = self.renoised(&generated.clean, samples, noise)?;
+        let (noisy, times) = self.renoised(&generated.clean, samples, noise);
         let likely = TrigNet(critic).predict(&noisy, &times, batch.condition)?.clean;
         let wanted = TrigNet(teacher).predict_guided(&noisy, &times, [batch.condition, batch.negative], guidance)?.clean;
         let loss = distribution_matching(&generated.clean, &likely, &wanted, samples, self.scale);
@@ -88,7 +91,7 @@ impl DistributionMatching {
         let (samples, len) = batch.size()?;
         let last = self.simulation.run(student, len, steps, batch.condition, noise)?;
         let generated = TrigNet(student).predict(&last.noisy, &last.times, batch.condition)?.clean;
-        let (noisy, times) = self.renoised(&generated, samples, noise)?;
+        let (noisy, times) = self.renoised(&generated, samples, noise);
         let mut critic = TrigNet(critic);
         let (own, saved) = critic.predict_saved(&noisy, &times, batch.condition)?;
         let weights: Vec<f64> = times.iter().map(|time| time.radians().sin().powi(-2)).collect();
@@ -97,9 +100,10 @@ impl DistributionMatching {
         Ok(Metrics::new(Term::Critic, &loss))
     }
 
-    fn renoised(&self, clean: &[f64], samples: usize, noise: &mut Stream) -> Result<(Vec<f64>, Vec<TrigTime>), crate::Error> {
-        let times: Vec<TrigTime> = self.times.draw(samples, noise)?.into_iter().map(|time| time.trig()).collect();
+    /// Times, and `clean` noised to them.
+    fn renoised(&self, clean: &[f64], samples: usize, noise: &mut Stream) -> (Vec<f64>, Vec<TrigTime>) {
+        let times: Vec<TrigTime> = self.times.draw(samples, noise).into_iter().map(|time| time.trig()).collect();
         let epsilon = noise.normals(clean.len());
-        Ok((noised(clean, &epsilon, &times), times))
+        (noised(clean, &epsilon, &times), times)
     }
 }

@@ -8,6 +8,49 @@
 //!
 //! Each step draws from a [`Stream`](crate::noise::Stream) in an order that its documentation states, adds gradients to the networks'
 //! parameters, and returns [`Metrics`]. Losses are means over samples.
+//!
+//! ```
+//! use turbowan_rcm::optim::{AdamW, Group, Method, Optimiser, gradient};
+//! use turbowan_rcm::train::{Batch, FlowMatching, TimeDistribution};
+//! use turbowan_rcm::{Error, OwnedParameter, Parameter, Stream, Trainable, VelocityNet};
+//!
+//! /// `v = (x - a) / u`: it learns the one clean value that there is.
+//! struct Net(OwnedParameter);
+//! impl VelocityNet for Net {
+//!     type Error = Error;
+//!     type Condition = Vec<()>;
+//!     fn forward(&mut self, x: &[f32], times: &[f64], _: &Vec<()>) -> Result<Vec<f32>, Error> {
+//!         Ok(x.iter().zip(times).map(|(x, time)| (x - self.0.values[0]) / (time / 1000.0) as f32).collect())
+//!     }
+//! }
+//! impl Trainable for Net {
+//!     type Saved = Vec<f64>;
+//!     fn forward_saved(&mut self, x: &[f32], times: &[f64], c: &Vec<()>) -> Result<(Vec<f32>, Vec<f64>), Error> {
+//!         Ok((self.forward(x, times, c)?, times.to_vec()))
+//!     }
+//!     fn backward(&mut self, times: Vec<f64>, gradient: &[f32]) -> Result<(), Error> {
+//!         self.0.gradient[0] -= gradient.iter().zip(times).map(|(g, time)| g / (time / 1000.0) as f32).sum::<f32>();
+//!         Ok(())
+//!     }
+//!     fn parameters(&mut self) -> Vec<Parameter<'_>> {
+//!         vec![self.0.view()]
+//!     }
+//! }
+//!
+//! let mut net = Net(OwnedParameter::new("a", [1], vec![0.0]));
+//! let groups = vec![Group { method: Method::AdamW(AdamW::ALIGNMENT), rate: 1.0 }];
+//! let mut optimiser = Optimiser::new(groups, &net.parameters(), |_, _| Some(0))?;
+//! let method = FlowMatching::new(TimeDistribution::logit_normal_shift(0.0, 1.0, 3.0)?, 0.0)?;
+//! let (labels, mut noise) = (vec![(); 4], Stream::new(1));
+//! for _ in 0..300 {
+//!     let batch = Batch { latents: &[3.0; 4], condition: &labels, negative: &labels };
+//!     method.step(&mut net, batch, &mut noise)?;
+//!     optimiser.step(&mut net.parameters(), 0.03)?;
+//!     gradient::zero(&mut net.parameters());
+//! }
+//! assert!((net.0.values[0] - 3.0).abs() < 0.05);
+//! # Ok::<(), Error>(())
+//! ```
 
 mod alignment;
 mod consistency;

@@ -25,11 +25,8 @@ pub(super) struct LastStep {
 
 impl Simulation {
     /// The sampler's mid times, 1.5, 1.4 and 1.0 (`dmd_fix_timesteps`; the 14B model's setting).
-    ///
-    /// # Errors
-    /// None: the times are in range.
-    pub fn official_fixed() -> Result<Self, Error> {
-        Ok(Self::Fixed(Schedule::MID_TIMES.iter().map(|radians| TrigTime::new(*radians)).collect::<Result<_, _>>()?))
+    pub fn official_fixed() -> Self {
+        Self::Fixed(Schedule::MID_TIMES.map(TrigTime::trusted).to_vec())
     }
 
     /// Runs all but the last of `steps` steps, without gradients, from pure noise at `pi/2`.
@@ -61,7 +58,7 @@ impl Simulation {
             match self {
                 Self::Fixed(fixed) => times.fill(fixed[step - 1]),
                 Self::Drawn(distribution) => {
-                    let drawn = distribution.draw(samples, noise)?;
+                    let drawn = distribution.draw(samples, noise);
                     times.iter_mut().zip(drawn).for_each(|(time, drawn)| *time = time.min(drawn.trig()));
                 }
             }

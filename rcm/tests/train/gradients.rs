@@ -97,7 +97,7 @@ fn total(value: impl Fn(usize, usize) -> f64) -> f64 {
 }
 
 fn trig(distribution: TimeDistribution, noise: &mut Stream) -> Vec<f64> {
-    distribution.draw(SAMPLES, noise).unwrap().into_iter().map(|time| time.trig().radians()).collect()
+    distribution.draw(SAMPLES, noise).into_iter().map(|time| time.trig().radians()).collect()
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn flow_matching_is_its_sum() {
     let mut student = case.student.clone();
     let metrics = FlowMatching::new(times, 0.5).unwrap().step(&mut student, case.batch(), &mut Stream::new(SEED)).unwrap();
     let mut noise = Stream::new(SEED);
-    let u: Vec<f64> = times.draw(SAMPLES, &mut noise).unwrap().into_iter().map(FlowTime::share).collect();
+    let u: Vec<f64> = times.draw(SAMPLES, &mut noise).into_iter().map(FlowTime::share).collect();
     let epsilon = noise.normals(SAMPLES * LEN);
     let dropped: Vec<bool> = noise.uniforms(SAMPLES).iter().map(|v| *v < 0.5).collect();
     assert!(dropped.contains(&true) && dropped.contains(&false));
@@ -129,7 +129,7 @@ fn alignment_is_its_sum() {
     let metrics = method.step(&mut student, &mut teacher, case.batch(), &mut Stream::new(SEED)).unwrap();
     assert_eq!(teacher, case.teacher);
     let mut noise = Stream::new(SEED);
-    let u: Vec<f64> = method.times.draw(SAMPLES, &mut noise).unwrap().into_iter().map(FlowTime::share).collect();
+    let u: Vec<f64> = method.times.draw(SAMPLES, &mut noise).into_iter().map(FlowTime::share).collect();
     let epsilon = noise.normals(SAMPLES * LEN);
     let frozen = teacher.weights();
     agrees("alignment", metrics, &student, |live, _| {
@@ -233,7 +233,7 @@ fn simulated(held: &[f64], simulation: &Simulation, steps: usize, noise: &mut St
 
 fn simulations() -> [Simulation; 2] {
     let fixed = [1.5, 1.4, 1.0].map(|radians| TrigTime::new(radians).unwrap());
-    assert_eq!(Simulation::official_fixed().unwrap(), Simulation::Fixed(fixed.to_vec()));
+    assert_eq!(Simulation::official_fixed(), Simulation::Fixed(fixed.to_vec()));
     [Simulation::Drawn(TimeDistribution::uniform_shift(5.0).unwrap()), Simulation::Fixed(fixed.to_vec())]
 }
 

@@ -92,7 +92,9 @@ fn a_consistent_student_hardly_changes_along_the_teachers_steps() {
     // An Euler step errs by its square, a squared error by its fourth power.
     let (coarse, fine) = (loss(consistent, 48), loss(consistent, 96));
     assert!(coarse / fine > 8.0 && coarse < 2e-5, "{coarse}, then {fine}");
-    assert!(loss(diffusion, 48) > 20.0 * coarse);
+    // An inconsistent one does by as much as a step is long, however fine the grid.
+    let (rough, finer) = (loss(diffusion, 48), loss(diffusion, 96));
+    assert!(rough > 3.0 * coarse && finer > 15.0 * fine && (3.0..5.0).contains(&(rough / finer)), "{rough}, then {finer}");
 }
 
 #[test]
@@ -132,10 +134,13 @@ fn a_sample_that_is_not_finite_leaves_the_others_alone() {
     fn broken(x: f64, u: f64, label: f64) -> [f64; 3] {
         if label > 5.0 { [f64::NAN; 3] } else { consistent(x, u, label + 0.2) }
     }
+    fn moved(x: f64, u: f64, label: f64) -> [f64; 3] {
+        diffusion(x, u, label + 0.1)
+    }
     let (good, bad) = (vec![0.0, 0.1, 0.2], vec![0.0, 9.0, 0.2]);
     let latents = data(&good, LEN, &mut Stream::new(1));
     let pulls = |labels: &Vec<f64>| {
-        let (mut student, mut critic, mut teacher) = (Closed::new(broken), Closed::new(diffusion), Closed::new(diffusion));
+        let (mut student, mut critic, mut teacher) = (Closed::new(broken), Closed::new(moved), Closed::new(diffusion));
         let (batch, noise) = (batch(&latents, labels), || Stream::new(2));
         let mut all = Vec::new();
         let metrics = ContinuousConsistency::default().step(&mut student, &mut teacher, batch, 1.0, 1.0, &mut noise()).unwrap();
@@ -194,7 +199,7 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(short, Err(Error::OutputLength { expected: 6, found: 5 }));
     let time = [FlowTime::new(0.5).unwrap().trig()];
     assert!(matches!(TrigNet(&mut Short).predict(&[0.0; 4], &time, &vec![0.0]), Err(Error::OutputLength { expected: 4, found: 3 })));
-    let matching = DistributionMatching { simulation: Simulation::official_fixed().unwrap(), ..Default::default() };
+    let matching = DistributionMatching { simulation: Simulation::official_fixed(), ..Default::default() };
     let mut critic = toy.clone();
     for steps in [0, 5] {
         let got = matching.critic_step((&mut toy, &mut critic), batch(&[0.0; 6], &three), steps, &mut noise);

@@ -1,7 +1,7 @@
 //! The constants that stand for the official setting, each as its configuration file states it.
 
 use turbowan_rcm::loss::LossScale;
-use turbowan_rcm::optim::{AdamW, EmaRate};
+use turbowan_rcm::optim::{AdamW, EmaRate, LearningRate};
 use turbowan_rcm::train::{
     Alignment, Alternation, Consistency, ContinuousConsistency, Derivative, DiscreteConsistency, Distillation, DistributionMatching,
     Simulation, TimeDistribution,
@@ -25,5 +25,6 @@ fn defaults_are_the_official_setting() {
     assert_eq!(Alignment::default(), Alignment { times: law(1.5), scale: LossScale::Mean(1.0) });
     assert_eq!(AdamW::ALIGNMENT, AdamW { betas: (0.9, 0.999), epsilon: 1e-8, decay: 0.01 });
     assert_eq!(AdamW::DISTILLATION, AdamW { betas: (0.0, 0.999), epsilon: 1e-8, decay: 0.01 });
+    assert_eq!([LearningRate::STUDENT, LearningRate::CRITIC, LearningRate::ALIGNMENT].map(|rate| rate.at(0)), [2e-6, 4e-7, 1e-5]);
     assert_eq!((EmaRate::OFFICIAL_WIDTH, Derivative::OFFICIAL_STEP), (0.1, 1e-4));
 }

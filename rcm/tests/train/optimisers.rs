@@ -1,7 +1,7 @@
 //! Optimisers and averages against another program's numbers, recurrences and laws.
 
 use turbowan_rcm::optim::muon::orthogonalised;
-use turbowan_rcm::optim::{AdamW, Ema, EmaRate, Group, Method, Muon, Optimiser, PlainProduct};
+use turbowan_rcm::optim::{AdamW, Ema, EmaRate, Group, MatrixProduct, Method, Muon, Optimiser, PlainProduct};
 use turbowan_rcm::{Error, OwnedParameter, Parameter, Stream};
 
 fn views(owned: &mut [OwnedParameter]) -> Vec<Parameter<'_>> {
@@ -127,6 +127,25 @@ fn a_muon_step_has_the_root_mean_square_of_an_adamw_step() {
     optimiser.step(&mut views(&mut owned), 1.0).unwrap();
     let rms = (owned[0].values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / (32.0 * 128.0)).sqrt();
     assert!((0.15..0.25).contains(&rms), "{rms}");
+}
+
+#[test]
+fn muon_multiplies_with_the_product_it_is_given() {
+    struct Nothing;
+    impl MatrixProduct for Nothing {
+        fn product(&self, [rows, inner, columns]: [usize; 3], a: &[f32], b: &[f32], out: &mut [f32]) {
+            assert_eq!((a.len(), b.len(), out.len()), (rows * inner, inner * columns, rows * columns));
+            out.fill(0.0);
+        }
+    }
+    let mut owned = [OwnedParameter::new("w", [2, 3], vec![0.0; 6])];
+    let (groups, choose) = all_in(Method::Muon(Muon { momentum: 0.0, ..Default::default() }));
+    let mut optimiser = Optimiser::with_product(groups, &views(&mut owned), choose, Nothing).unwrap();
+    owned[0].gradient = vec![3.0, 0.0, 0.0, 0.0, 4.0, 0.0];
+    optimiser.step(&mut views(&mut owned), 1.0).unwrap();
+    // Without products five iterations multiply the unit matrix by 3.4445 each.
+    let size = 0.2 * 3f64.sqrt() * 3.4445f64.powi(5);
+    assert_close(&owned[0].values, &[-0.6 * size, 0.0, 0.0, 0.0, -0.8 * size, 0.0], 1e-4);
 }
 
 #[test]

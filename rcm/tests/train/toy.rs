@@ -7,12 +7,12 @@ pub const SPREAD: f64 = 0.4;
 
 /// Hidden units of the toy.
 const HIDDEN: usize = 3;
-/// Powers of `u` in its affine part.
-const POWERS: usize = 6;
-/// Weights: of the hidden units' inputs and outputs, slopes, offsets, the label's weight.
-pub const WEIGHTS: usize = 4 * HIDDEN + HIDDEN + 2 * POWERS + 1;
+/// Chebyshev polynomials of the time in its affine part.
+const POLYNOMIALS: usize = 8;
+/// Weights: of the hidden units' inputs and outputs, slopes, offsets, weights of the label.
+pub const WEIGHTS: usize = 4 * HIDDEN + HIDDEN + 3 * POLYNOMIALS;
 
-/// `sum_j out_j tanh(in_j . (x, u, c, 1)) + sum_k u^k (slope_k x + offset_k) + label c`, value by value, in f64.
+/// `sum_j out_j tanh(in_j . (x, u, c, 1)) + sum_k T_k(2 u - 1) (slope_k x + offset_k + label_k c)`, value by value, in f64.
 ///
 /// With the value come its derivatives by `x` and `u`; `each` receives that by each weight.
 pub fn toy(weights: &[f64], x: f64, time: f64, label: f64, mut each: impl FnMut(usize, f64)) -> [f64; 3] {
@@ -29,18 +29,21 @@ pub fn toy(weights: &[f64], x: f64, time: f64, label: f64, mut each: impl FnMut(
         each(4 * HIDDEN + unit, h);
         [x, u, label, 1.0].into_iter().enumerate().for_each(|(i, input)| each(4 * unit + i, slope * input));
     }
-    let (slopes, offsets) = (5 * HIDDEN, 5 * HIDDEN + POWERS);
-    for k in 0..POWERS {
-        let (power, by_power) = (u.powi(k as i32), if k == 0 { 0.0 } else { k as f64 * u.powi(k as i32 - 1) });
-        let affine = weights[slopes + k] * x + weights[offsets + k];
+    let [slopes, offsets, labels] = [0, 1, 2].map(|part| 5 * HIDDEN + part * POLYNOMIALS);
+    // Values and derivatives of two neighbours: T_{k+1} = 2 z T_k - T_{k-1}.
+    let z = 2.0 * u - 1.0;
+    let ([mut power, mut by_power], [mut next, mut by_next]) = ([1.0, 0.0], [z, 2.0]);
+    for k in 0..POLYNOMIALS {
+        let affine = weights[slopes + k] * x + weights[offsets + k] + weights[labels + k] * label;
         value += power * affine;
         by_x += power * weights[slopes + k];
         by_u += by_power * affine;
         each(slopes + k, power * x);
         each(offsets + k, power);
+        each(labels + k, power * label);
+        let after = [2.0 * z * next - power, 4.0 * next + 2.0 * z * by_next - by_power];
+        ([power, by_power], [next, by_next]) = ([next, by_next], after);
     }
-    value += weights[WEIGHTS - 1] * label;
-    each(WEIGHTS - 1, label);
     [value, by_x, by_u / 1000.0]
 }
 
@@ -60,9 +63,9 @@ impl Toy {
         let tensors = vec![
             tensor("hidden.weight", &[HIDDEN, 4]),
             tensor("hidden.out", &[HIDDEN]),
-            tensor("slope", &[POWERS]),
-            tensor("offset", &[POWERS]),
-            tensor("label", &[1]),
+            tensor("slope", &[POLYNOMIALS]),
+            tensor("offset", &[POLYNOMIALS]),
+            tensor("label", &[POLYNOMIALS]),
         ];
         Self { tensors }
     }
