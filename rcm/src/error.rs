@@ -1,5 +1,7 @@
 //! What can go wrong: what was asked, what was found, where.
 
+use std::fmt;
+
 use thiserror::Error;
 
 /// Every way in which this crate refuses.
@@ -92,6 +94,121 @@ pub enum Error {
         /// Which tensor.
         what: &'static str,
     },
+    /// Latents that do not divide into the batch's samples, or a batch without samples.
+    #[error("{values} latent values cannot be {samples} samples of one length")]
+    BatchLength {
+        /// Values of all latents.
+        values: usize,
+        /// Samples of the condition.
+        samples: usize,
+    },
+    /// The negative condition has another number of samples than the condition.
+    #[error("the condition holds {expected} samples, the negative one {found}")]
+    ConditionLength {
+        /// Samples of the condition.
+        expected: usize,
+        /// Samples of the negative condition.
+        found: usize,
+    },
+    /// A network's output or tangent has another length than its input.
+    #[error("the network returned {found} values for an input of {expected}")]
+    OutputLength {
+        /// Values of the input.
+        expected: usize,
+        /// Values returned.
+        found: usize,
+    },
+    /// A rule gave a parameter to a group that does not exist.
+    #[error("{name}: group {group} was chosen, there are {groups}")]
+    UnknownGroup {
+        /// The parameter.
+        name: String,
+        /// The group chosen, from 0.
+        group: usize,
+        /// Groups that exist.
+        groups: usize,
+    },
+    /// Muon was chosen for what is no matrix.
+    #[error("{name}: Muon needs at least two axes, the shape is {shape:?}")]
+    NotMatrix {
+        /// The parameter.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// The parameters are not those that the optimiser or the average was made for.
+    #[error("parameter {index}: expected {expected}, found {found}")]
+    ForeignParameter {
+        /// Place in the fixed order, from 0.
+        index: usize,
+        /// Name and length expected, in words.
+        expected: String,
+        /// Name and length found, in words.
+        found: String,
+    },
+    /// NaN or infinity in a gradient.
+    #[error("{name}: the gradient holds NaN or infinity")]
+    GradientNotFinite {
+        /// The parameter.
+        name: String,
+    },
+    /// A saved state lacks a slice.
+    #[error("the saved state lacks {name}")]
+    StateMissing {
+        /// The slice.
+        name: String,
+    },
+    /// A saved state holds a slice that nothing here bears.
+    #[error("the saved state holds {name}, which has no place here")]
+    StateForeign {
+        /// The slice.
+        name: String,
+    },
+    /// A slice of a saved state has another length or kind.
+    #[error("{name}: expected {expected}, the saved state holds {found}")]
+    StateLength {
+        /// The slice.
+        name: String,
+        /// Length and kind expected, in words.
+        expected: String,
+        /// Length and kind found, in words.
+        found: String,
+    },
+    /// A tensor's values are not as many as its shape says.
+    #[error("{name}: expected {expected} values, found {found}")]
+    TensorLength {
+        /// The tensor.
+        name: String,
+        /// Values expected.
+        expected: usize,
+        /// Values found.
+        found: usize,
+    },
+    /// Tensors that a merge cannot add, since their shapes differ.
+    #[error("cannot merge {}", .mismatches.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    MergeShapes {
+        /// Every misfit.
+        mismatches: Vec<ShapeMismatch>,
+    },
+}
+
+/// A tensor whose three shapes are not one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeMismatch {
+    /// The tensor.
+    pub name: String,
+    /// Shape in the base.
+    pub base: Vec<usize>,
+    /// Shape in the target.
+    pub target: Vec<usize>,
+    /// Shape in the base of the difference.
+    pub diff_base: Vec<usize>,
+}
+
+impl fmt::Display for ShapeMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: base {:?}, target {:?}, base of the difference {:?}", self.name, self.base, self.target, self.diff_base)
+    }
 }
 
 /// `value` if it lies in `low..=high`.

@@ -1,4 +1,5 @@
-//! rCM sampling: from noise to a latent in one to four network calls, knowing nothing of tensors, devices or models.
+//! rCM: from noise to a latent in one to four network calls, and the training that makes it possible, knowing nothing of tensors, devices
+//! or models.
 //!
 //! A model distilled by rCM (score-regularised continuous-time consistency) estimates the clean latent from any noise level at once. With
 //! rectified-flow times `u` ([`time::FlowTime`], the share of noise) and velocity `v`,
@@ -35,21 +36,33 @@
 //! assert!(end.latent.iter().all(|x| (x - 3.0).abs() < 1e-12));
 //! # Ok::<(), Error>(())
 //! ```
+//!
+//! Such a model is made by training, and the same crate does it: a network is a [`trainable::Trainable`], [`train`] has the methods (flow matching,
+//! alignment, distillation), [`loss`] their closed forms, [`optim`] the optimisers, [`resume`] what a run must remember, [`merge`] the carrying
+//! over of what was learnt. Nothing here differentiates: each loss states its gradient with respect to the network's output.
 #![forbid(unsafe_code)]
 
 pub mod denoiser;
 pub mod error;
+pub mod loss;
+pub mod merge;
 pub mod noise;
+pub mod optim;
+pub mod resume;
 pub mod sampler;
 pub mod schedule;
 pub mod teacher;
 pub mod time;
+pub mod train;
+pub mod trainable;
 pub mod unipc;
 
 pub use denoiser::{AtBoundary, Branch, Call, Denoiser, Expert, Latent, LatentRounding, Network};
 pub use error::Error;
-pub use noise::{GpuGrid, NoiseKind, NoiseSource};
+pub use noise::{GpuGrid, NoiseKind, NoiseSource, Stream};
+pub use resume::{Resumable, restore};
 pub use sampler::{FewStep, Outcome, Sampler, State};
 pub use schedule::Schedule;
 pub use teacher::{Guidance, Solver, Teacher, TeacherState};
 pub use time::{FlowTime, TimeRounding, TrigTime, round_bf16};
+pub use trainable::{Condition, OwnedParameter, Parameter, Trainable, VelocityNet};

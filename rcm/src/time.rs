@@ -23,6 +23,14 @@ impl TrigTime {
     /// The end of every run: no noise left.
     pub const CLEAN: Self = Self(0.0);
 
+    /// The beginning of every run: no latent left.
+    pub const NOISE: Self = Self(FRAC_PI_2);
+
+    /// A time known to be in `[0, pi/2]`.
+    pub(crate) const fn trusted(radians: f64) -> Self {
+        Self(radians)
+    }
+
     /// A time in radians.
     ///
     /// # Errors
@@ -44,6 +52,17 @@ impl TrigTime {
         self.0
     }
 
+    /// The less noisy of two times.
+    pub fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+
+    /// The time `step` radians nearer to clean, for a difference in time. It may lie below 0 by as much as `step`: networks and their
+    /// coefficients are smooth there.
+    pub(crate) fn before(self, step: f64) -> Self {
+        Self(self.0 - step)
+    }
+
     /// Noise level `tan t`.
     pub fn sigma(self) -> f64 {
         self.0.tan()
@@ -62,6 +81,11 @@ impl FlowTime {
 
     /// Timesteps of the training clock: what one unit of `u` is to the network.
     pub const TRAIN_TIMESTEPS: f64 = 1000.0;
+
+    /// The nearest share of noise to `share` in `[low, high]`, a range in `[0, 1]`.
+    pub(crate) fn clamped(share: f64, [low, high]: [f64; 2]) -> Self {
+        Self(share.clamp(low, high))
+    }
 
     /// A share of noise.
     ///
@@ -82,6 +106,11 @@ impl FlowTime {
     /// Share of noise in `[0, 1]`.
     pub fn share(self) -> f64 {
         self.0
+    }
+
+    /// The time on the training clock, unrounded: `1000 u`.
+    pub fn timestep(self) -> f64 {
+        Self::TRAIN_TIMESTEPS * self.0
     }
 
     /// Noise level `u / (1 - u)`; infinite at 1.

@@ -4,12 +4,14 @@ mod elementary;
 mod mt19937;
 mod native;
 mod philox;
+mod stream;
 mod torch_cpu;
 mod torch_cuda;
 
 use std::fmt;
 use std::str::FromStr;
 
+pub use stream::Stream;
 pub use torch_cuda::GpuGrid;
 
 use crate::error::Error;

@@ -17,20 +17,37 @@ const UNIT: f64 = 1.0 / (1u64 << 53) as f64;
 
 /// Fills `values` with draw `draw` of `seed`, beginning at element 0.
 pub(super) fn fill(seed: u64, draw: u64, values: &mut [f32]) {
+    fill_from(seed, draw, 0, values);
+}
+
+/// Fills `values` with draw `draw` of `seed`, beginning at element `2 * first_pair`.
+pub(super) fn fill_from(seed: u64, draw: u64, first_pair: u64, values: &mut [f32]) {
     for (pair, values) in values.chunks_mut(2).enumerate() {
-        let normals = normal_pair(seed, draw, pair as u64);
-        values.iter_mut().zip(normals).for_each(|(value, normal)| *value = normal);
+        let normals = normal_pair(seed, draw, first_pair + pair as u64);
+        values.iter_mut().zip(normals).for_each(|(value, normal)| *value = normal as f32);
     }
 }
 
-/// Elements `2 * pair` and `2 * pair + 1` of a draw.
-fn normal_pair(seed: u64, draw: u64, pair: u64) -> [f32; 2] {
+/// Elements `2 * pair` and `2 * pair + 1` of a draw, before they are rounded to f32.
+pub(super) fn normal_pair(seed: u64, draw: u64, pair: u64) -> [f64; 2] {
     let ([p0, p1], [d0, d1]) = (words(pair), words(draw));
     let [w0, w1, w2, w3] = philox4x32([p0, p1, d0, d1], words(seed));
-    let bits = |low: u32, high: u32| ((u64::from(high) << 32) | u64::from(low)) >> 11;
     let radius = (-2.0 * ln((bits(w0, w1) + 1) as f64 * UNIT)).sqrt();
     let (sin, cos) = sin_cos_turns(bits(w2, w3) as f64 * UNIT);
-    [(radius * cos) as f32, (radius * sin) as f32]
+    [radius * cos, radius * sin]
+}
+
+/// Element `element` of a uniform draw, in the open interval `(0, 1)`: the middles of 2^53 equal parts.
+pub(super) fn uniform(seed: u64, draw: u64, element: u64) -> f64 {
+    let ([e0, e1], [d0, d1]) = (words(element), words(draw));
+    let [w0, w1, ..] = philox4x32([e0, e1, d0, d1], words(seed));
+    // Half a part more would round the last middle up to 1.
+    ((bits(w0, w1) as f64 + 0.5) * UNIT).min(1.0 - UNIT)
+}
+
+/// The upper 53 bits of two words.
+fn bits(low: u32, high: u32) -> u64 {
+    ((u64::from(high) << 32) | u64::from(low)) >> 11
 }
 
 #[cfg(test)]
