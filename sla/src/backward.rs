@@ -14,7 +14,7 @@ use turbowan_cuda::host::{Aligned, Isa};
 use turbowan_cuda::{AttnShape, BlockMap, Rounding};
 
 use crate::Error;
-use crate::attend::{Attend, Attended, Keys, QueryTasks, TILE_K, TILE_Q, check_map, for_each_tile};
+use crate::attend::{Attend, Keys, QueryTasks, TILE_K, TILE_Q, check_map, for_each_tile};
 use crate::gradients::Gradients;
 use crate::lanes::{self, LANE_GROUP};
 use crate::linear_backward::linear_backward;
@@ -53,7 +53,7 @@ impl SparseLinear<'_> {
 }
 
 /// Gradients `[dq, dk, dv]` of [`attend_with_lse`](crate::attend_with_lse), each in the layout of its operand, from what
-/// it was given and what it gave. Probabilities are those of `f32`, whatever `how` rounds.
+/// it was given and what it gave: the output and the logarithms of the denominators. Probabilities are those of `f32`, whatever `how` rounds.
 ///
 /// # Errors
 /// As [`attend`](crate::attend()); [`Error::Causal`] for causal attention, which has no backward pass here.
@@ -61,15 +61,15 @@ pub fn attend_backward(
     qkv: [&[f32]; 3],
     shape: &AttnShape,
     how: &Attend<'_>,
-    attended: &Attended,
+    (out, lse): (&[f32], &[f32]),
     out_gradient: &[f32],
 ) -> Result<[Vec<f32>; 3], Error> {
     let [q, k, v] = qkv;
     turbowan_cuda::Error::expect_len("queries", q, shape.query_values())?;
     turbowan_cuda::Error::expect_len("keys", k, shape.key_values())?;
     turbowan_cuda::Error::expect_len("values", v, shape.key_values())?;
-    turbowan_cuda::Error::expect_len("output", &attended.out, shape.query_values())?;
-    turbowan_cuda::Error::expect_len("logarithms of the denominators", &attended.lse, shape.problems() * shape.query_len)?;
+    turbowan_cuda::Error::expect_len("output", out, shape.query_values())?;
+    turbowan_cuda::Error::expect_len("logarithms of the denominators", lse, shape.problems() * shape.query_len)?;
     turbowan_cuda::Error::expect_len("output gradient", out_gradient, shape.query_values())?;
     let scale = how.scale.unwrap_or((shape.head_dim as f32).powf(-0.5));
     if !(scale > 0.0 && scale.is_finite()) {
@@ -81,7 +81,7 @@ pub fn attend_backward(
     if let Keys::Listed(map) = how.keys {
         check_map(map, shape)?;
     }
-    let forward = Forward { keys: how.keys, scale, out: &attended.out, lse: &attended.lse, isa: how.isa };
+    let forward = Forward { keys: how.keys, scale, out, lse, isa: how.isa };
     Ok(softmax_backward(qkv, shape, &forward, out_gradient))
 }
 

@@ -32,7 +32,7 @@ fn gradients_match_the_oracle_in_both_layouts_on_every_instruction_set() {
                 for isa in Isa::available() {
                     let how = Attend { isa, ..Attend::default() };
                     let attended = attend_with_lse(&q, &k, &v, &shape, &how).unwrap();
-                    let got = attend_backward([&q, &k, &v], &shape, &how, &attended, &grad).unwrap();
+                    let got = attend_backward([&q, &k, &v], &shape, &how, (&attended.out, &attended.lse), &grad).unwrap();
                     for problem in 0..shape.problems() {
                         let query = |values: &[f32]| head_rows(values, query_len, dim, |row| shape.query_offset(problem, row));
                         let key = |values: &[f32]| head_rows(values, key_len, dim, |row| shape.key_offset(problem, row));
@@ -60,7 +60,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let attended = attend_with_lse(&q, &k, &v, &shape, &Attend::default()).unwrap();
-            attend_backward([&q, &k, &v], &shape, &Attend::default(), &attended, &grad).unwrap()
+            attend_backward([&q, &k, &v], &shape, &Attend::default(), (&attended.out, &attended.lse), &grad).unwrap()
         })
     };
     assert_eq!(run(1), run(3));
@@ -71,7 +71,9 @@ fn what_does_not_fit_is_refused() {
     let shape = AttnShape::new(1, 1, 4, 2).unwrap();
     let x = [0.5; 8];
     let attended = attend_with_lse(&x, &x, &x, &shape, &Attend::default()).unwrap();
-    let run = |how: Attend<'_>, attended: &Attended, grad: &[f32]| attend_backward([&x, &x, &x], &shape, &how, attended, grad);
+    let run = |how: Attend<'_>, attended: &Attended, grad: &[f32]| {
+        attend_backward([&x, &x, &x], &shape, &how, (&attended.out, &attended.lse), grad)
+    };
     assert!(run(Attend::default(), &attended, &x).is_ok());
     assert!(matches!(run(Attend { is_causal: true, ..Attend::default() }, &attended, &x), Err(Error::Causal { .. })));
     assert!(matches!(run(Attend { scale: Some(0.0), ..Attend::default() }, &attended, &x), Err(Error::Scale { .. })));
