@@ -59,9 +59,7 @@ impl<B: Backend> Block<B> {
         let (name, dim, rule) = (format!("blocks.{layer}"), config.dim, options.norms);
         let sla = match options.attention {
             Attention::Original | Attention::Sage => None,
-            Attention::Sla(_) | Attention::SageSla(_) => {
-                Some(loader.projection(&format!("{name}.self_attn.attn_op.local_attn.proj_l"))?)
-            }
+            Attention::Sla(_) | Attention::SageSla(_) => Some(loader.projection(&format!("{name}.self_attn.attn_op.local_attn.proj_l"))?),
         };
         let image = match config.clip_dim {
             None => None,

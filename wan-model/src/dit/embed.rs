@@ -66,8 +66,8 @@ impl<B: Backend> TimeEmbedding<B> {
     }
 
     /// `e [batch, dim]` and `e0 [batch, 6 * dim]` of network times `t`.
-    pub fn embed(&self, backend: &B, config: &DitConfig, t: &[f32]) -> Result<(B::Tensor, B::Tensor)> {
-        let sinusoids = t.iter().flat_map(|t| sinusoid(f64::from(*t), config.freq_dim)).collect();
+    pub fn embed(&self, backend: &B, config: &DitConfig, t: &[f64]) -> Result<(B::Tensor, B::Tensor)> {
+        let sinusoids = t.iter().flat_map(|t| sinusoid(*t, config.freq_dim)).collect();
         let x = backend.activation(backend.upload_exact(sinusoids, config.freq_dim)?)?;
         let x = backend.activation(backend.linear(&x, &self.first, Pointwise::Silu)?)?;
         let e = backend.linear(&x, &self.second, Pointwise::None)?;

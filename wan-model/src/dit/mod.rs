@@ -164,19 +164,20 @@ impl<B: Backend> WanDit<B> {
         grid: Grid,
         observer: &mut impl Observer<B>,
     ) -> Result<Vec<f32>> {
-        let (mut rows, times) = self.enter(backend, x, t, text.batch, grid)?;
+        let t: Vec<f64> = t.iter().map(|t| f64::from(*t)).collect();
+        let (mut rows, around) = self.enter(backend, x, &t, text.batch, grid)?;
         observer.see(backend, Place::Patches, &rows)?;
         for index in 0..self.blocks.len() {
-            self.block(backend, index, &mut rows, &times, text, observer)?;
+            self.block(backend, index, &mut rows, &around, text, observer)?;
             observer.see(backend, Place::Block(index), &rows)?;
         }
-        let rows = self.leave(backend, &rows, &times)?;
+        let rows = self.leave(backend, &rows, &around)?;
         observer.see(backend, Place::Head, &rows)?;
         Ok(grid.unpatches(&backend.download(&rows)?, t.len(), self.config.out_dim))
     }
 
     /// What comes before the first block: the rows of the patches, and what all blocks share.
-    fn enter(&self, backend: &B, x: &[f32], t: &[f32], text_batch: usize, grid: Grid) -> Result<(B::Tensor, Around<B>)> {
+    fn enter(&self, backend: &B, x: &[f32], t: &[f64], text_batch: usize, grid: Grid) -> Result<(B::Tensor, Around<B>)> {
         let (config, batch) = (&self.config, t.len());
         grid.check(x, batch, config, text_batch)?;
         let heads = Heads { batch, heads: config.heads, head_dim: config.head_dim() };

@@ -118,22 +118,27 @@ impl TrainDit {
         Ok(std::mem::replace(self.tape.parameters_mut(), other))
     }
 
-    /// The velocity of latents `x [batch, in_dim, T, H, W]` at network times `t [batch]` (1000 times the flow time), for
+    /// The velocity of latents `x [batch, in_dim, T, H, W]` at network times `t [batch]` (1000 times the flow time; in
+    /// `f64`, for a finite difference in time may be small), for
     /// text states `text [batch, text_len, text_dim]` (or one prompt for all) and, where the network reads them, CLIP states:
     /// `[batch, out_dim, T, H, W]`. Nothing is kept.
     ///
     /// # Errors
     /// Sizes that do not fit.
-    pub fn forward(&mut self, x: &[f32], t: &[f32], text: &[f32], clip: Option<&[f32]>) -> Result<Vec<f32>> {
-        let text = self.network.read_text(&self.tape, text, clip)?;
-        self.network.forward(&self.tape, x, t, &text, self.grid, &mut Unobserved)
+    pub fn forward(&mut self, x: &[f32], t: &[f64], text: &[f32], clip: Option<&[f32]>) -> Result<Vec<f32>> {
+        let (tape, network) = (&self.tape, &self.network);
+        let text = network.read_text(tape, text, clip)?;
+        let (mut rows, around) = network.enter(tape, x, t, text.batch, self.grid)?;
+        (0..network.config().layers).try_for_each(|index| network.block(tape, index, &mut rows, &around, &text, &mut Unobserved))?;
+        let out = tape.download(&network.leave(tape, &rows, &around)?)?;
+        Ok(self.grid.unpatches(&out, t.len(), network.config().out_dim))
     }
 
     /// As [`TrainDit::forward`], keeping what [`TrainDit::backward`] needs.
     ///
     /// # Errors
     /// As [`TrainDit::forward`].
-    pub fn forward_saved(&mut self, x: &[f32], t: &[f32], text: &[f32], clip: Option<&[f32]>) -> Result<(Vec<f32>, SavedPass)> {
+    pub fn forward_saved(&mut self, x: &[f32], t: &[f64], text: &[f32], clip: Option<&[f32]>) -> Result<(Vec<f32>, SavedPass)> {
         let (tape, network, grid, batch) = (&self.tape, &self.network, self.grid, t.len());
         let ((text, mut rows, around), entry) = tape.recorded(|| {
             let text = network.read_text(tape, text, clip)?;
@@ -176,8 +181,7 @@ impl TrainDit {
             SavedBlocks::Recorded(recording) => tape.backward(recording, &mut gradients)?,
             SavedBlocks::Starts(starts) => {
                 for (index, mut rows) in starts.into_iter().enumerate().rev() {
-                    let (_, recording) =
-                        tape.recorded(|| network.block(tape, index, &mut rows, &around, &text, &mut Unobserved))?;
+                    let (_, recording) = tape.recorded(|| network.block(tape, index, &mut rows, &around, &text, &mut Unobserved))?;
                     tape.backward(recording, &mut gradients)?;
                 }
             }

@@ -251,9 +251,7 @@ mod tests {
             out
         };
         let z = run(Then::Store);
-        for (activation, then) in
-            [(Activation::Gelu, Then::Gelu), (Activation::GeluErf, Then::GeluErf), (Activation::Silu, Then::Silu)]
-        {
+        for (activation, then) in [(Activation::Gelu, Then::Gelu), (Activation::GeluErf, Then::GeluErf), (Activation::Silu, Then::Silu)] {
             let mut y = vec![0.0; z.len()];
             activation.apply(&z, &mut y).unwrap();
             assert_eq!(y, run(then), "{activation:?}");

@@ -24,8 +24,8 @@ mod tests {
     use super::*;
     use turbowan_reference::inputs::normal;
     use turbowan_reference::metrics::{Bound, Verdict};
-    use turbowan_reference::slope::{self, weighted};
     use turbowan_reference::rope as truth;
+    use turbowan_reference::slope::{self, weighted};
 
     #[test]
     fn the_gradient_matches_differences_of_the_oracle() {

@@ -51,7 +51,13 @@ impl Tape {
         Ok(self.result(out, width, &slots, |variable, out| Dense { qkv, slots, shape, kept: Arc::clone(out), lse, out: variable }))
     }
 
-    fn sparse_linear(&self, qkv: [&TapeTensor; 3], shape: AttnShape, sparsity: &Sparsity, projection: TapeProjection) -> Result<TapeTensor> {
+    fn sparse_linear(
+        &self,
+        qkv: [&TapeTensor; 3],
+        shape: AttnShape,
+        sparsity: &Sparsity,
+        projection: TapeProjection,
+    ) -> Result<TapeTensor> {
         let width = qkv[0].width;
         let [q, k, v] = qkv.map(|x| self.slot(x));
         let slots = [q, k, v, self.parameter_slot(projection.weight), self.parameter_slot(projection.bias)];

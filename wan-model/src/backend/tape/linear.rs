@@ -51,7 +51,13 @@ impl Tape {
         self.in_place(residual, &slots, change, |residual| Project { read: read.clone(), residual })
     }
 
-    pub(super) fn project_gated_onto(&self, x: &TapeTensor, layer: &TapeLinear, gate: &TapeTensor, residual: &mut TapeTensor) -> Result<()> {
+    pub(super) fn project_gated_onto(
+        &self,
+        x: &TapeTensor,
+        layer: &TapeLinear,
+        gate: &TapeTensor,
+        residual: &mut TapeTensor,
+    ) -> Result<()> {
         let read = self.read(x, layer);
         let (gates, gate_slot) = (self.values(gate), self.slot(gate));
         let rows_per_gate = (read.rows() * layer.out).checked_div(gates.len()).unwrap_or(0);

@@ -34,7 +34,14 @@ impl Tape {
         let mut out = vec![0.0; rows.len()];
         norm::layer_norm_modulate(&norm, &rows, modulation, Rounding::None, &mut out)?;
         let slots = [x, shift, scale].map(|x| self.slot(x));
-        Ok(self.result(out, x.width, &slots, |out, _| LayerNormed { norm, rows_per_group: Some(rows_per_group), x: rows, factor, slots, out }))
+        Ok(self.result(out, x.width, &slots, |out, _| LayerNormed {
+            norm,
+            rows_per_group: Some(rows_per_group),
+            x: rows,
+            factor,
+            slots,
+            out,
+        }))
     }
 
     /// `LN(x) * weight + bias`.
@@ -48,7 +55,14 @@ impl Tape {
     }
 
     /// `x = rotate(RMS(x) * weight)`, in place.
-    pub(super) fn rms_rotated(&self, x: &mut TapeTensor, norm: Norm, weight: &TapeTensor, heads: usize, rope: Option<&TapeRope>) -> Result<()> {
+    pub(super) fn rms_rotated(
+        &self,
+        x: &mut TapeTensor,
+        norm: Norm,
+        weight: &TapeTensor,
+        heads: usize,
+        rope: Option<&TapeRope>,
+    ) -> Result<()> {
         let norm = rms_norm(x.width, norm.eps);
         let (weight_slot, weight) = (self.slot(weight), self.values(weight));
         // held on to only where it is recorded: otherwise the rows are changed where they lie

@@ -62,9 +62,15 @@ impl Parameter {
 
     /// Values and gradient, both to be changed: what an optimiser takes.
     pub fn values_and_gradient(&mut self) -> (&mut [f32], &mut [f32]) {
+        let (_, _, values, gradient) = self.parts_mut();
+        (values, gradient)
+    }
+
+    /// Name, shape, values and gradient, the last two to be changed.
+    pub fn parts_mut(&mut self) -> (&str, &[usize], &mut [f32], &mut [f32]) {
         self.packed = [None, None];
         let values: &mut Vec<f32> = Arc::make_mut(&mut self.values);
-        (values, &mut self.gradient)
+        (&self.name, &self.shape, values, &mut self.gradient)
     }
 
     /// The gradient to be changed: to be clipped, or averaged.

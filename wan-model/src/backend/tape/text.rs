@@ -27,7 +27,8 @@ impl TextBackend for Tape {
     /// Rows of the parameter `name`; the table in the file is not read.
     fn embed(&self, name: &str, _table: TensorView<'_>, ids: &[u32]) -> Result<TapeTensor> {
         let index = self.find(name)?;
-        let (table, width) = (self.parameters().values_of(index), self.parameters().at(index).shape().iter().skip(1).product::<usize>());
+        let table = self.parameters().values_of(index);
+        let width = self.parameters().at(index).shape().iter().skip(1).product::<usize>();
         check_ids(ids, table.len().checked_div(width).unwrap_or(0))?;
         let values = ids.iter().flat_map(|id| table[*id as usize * width..][..width].iter().copied()).collect();
         let slot = self.parameter_slot(index);
