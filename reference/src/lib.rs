@@ -18,4 +18,5 @@ pub mod quant;
 pub mod rope;
 pub mod sage;
 pub mod sla;
+pub mod slope;
 pub mod umt5;

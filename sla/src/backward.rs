@@ -1,4 +1,4 @@
-//! Gradients of sparse-linear attention. The block map counts as a constant; sums are `f32`.
+//! Gradients of softmax attention, dense or over a block map, and of sparse-linear attention. The block map counts as a constant; sums are `f32`.
 //!
 //! ```text
 //! P   = 2^(s log2 e - lse)      dP = do vᵀ      δ_i = o_s,i · do_i      dS = P (dP - δ)
@@ -14,7 +14,7 @@ use turbowan_cuda::host::{Aligned, Isa};
 use turbowan_cuda::{AttnShape, BlockMap, Rounding};
 
 use crate::Error;
-use crate::attend::{Keys, QueryTasks, TILE_K, TILE_Q, check_map, for_each_tile};
+use crate::attend::{Attend, Keys, QueryTasks, TILE_K, TILE_Q, check_map, for_each_tile};
 use crate::gradients::Gradients;
 use crate::lanes::{self, LANE_GROUP};
 use crate::linear_backward::linear_backward;
@@ -43,43 +43,81 @@ impl SparseLinear<'_> {
         turbowan_cuda::Error::expect_len("saved logarithms", &saved.lse, shape.problems() * shape.query_len)?;
         check_map(&saved.map, shape)?;
         let [q, k, v] = [q, k, v].map(|values| self.inside(values));
-        let delta = row_products(&saved.sparse, out_gradient, shape);
         let scale = (shape.head_dim as f32).powf(-0.5);
-        let mut gradients = Gradients {
-            q: vec![0.0; shape.query_values()],
-            k: vec![0.0; shape.key_values()],
-            v: vec![0.0; shape.key_values()],
-            weight: Vec::new(),
-            bias: Vec::new(),
-        };
-        let pass = Pass {
-            q: &q,
-            k: &k,
-            v: &v,
-            out_gradient,
-            shape,
-            saved,
-            delta: &delta,
-            scale,
-            factor: (f64::from(scale) * std::f64::consts::LOG2_E) as f32,
-            isa: self.isa,
-        };
-        pass.queries(Shared::new(&mut gradients.q));
-        pass.keys(Shared::new(&mut gradients.k), Shared::new(&mut gradients.v));
+        let forward = Forward { keys: Keys::Listed(&saved.map), scale, out: &saved.sparse, lse: &saved.lse, isa: self.isa };
+        let [dq, dk, dv] = softmax_backward([&q, &k, &v], shape, &forward, out_gradient);
+        let mut gradients = Gradients { q: dq, k: dk, v: dv, weight: Vec::new(), bias: Vec::new() };
         linear_backward(&q, &k, &v, shape, self.features, self.projection, out_gradient, self.isa, &mut gradients);
         Ok(gradients)
     }
 }
 
+/// Gradients `[dq, dk, dv]` of [`attend_with_lse`](crate::attend_with_lse), each in the layout of its operand, from what
+/// it was given and what it gave: the output and the logarithms of the denominators. Probabilities are those of `f32`, whatever `how` rounds.
+///
+/// # Errors
+/// As [`attend`](crate::attend()); [`Error::Causal`] for causal attention, which has no backward pass here.
+pub fn attend_backward(
+    qkv: [&[f32]; 3],
+    shape: &AttnShape,
+    how: &Attend<'_>,
+    (out, lse): (&[f32], &[f32]),
+    out_gradient: &[f32],
+) -> Result<[Vec<f32>; 3], Error> {
+    let [q, k, v] = qkv;
+    turbowan_cuda::Error::expect_len("queries", q, shape.query_values())?;
+    turbowan_cuda::Error::expect_len("keys", k, shape.key_values())?;
+    turbowan_cuda::Error::expect_len("values", v, shape.key_values())?;
+    turbowan_cuda::Error::expect_len("output", out, shape.query_values())?;
+    turbowan_cuda::Error::expect_len("logarithms of the denominators", lse, shape.problems() * shape.query_len)?;
+    turbowan_cuda::Error::expect_len("output gradient", out_gradient, shape.query_values())?;
+    let scale = how.scale.unwrap_or((shape.head_dim as f32).powf(-0.5));
+    if !(scale > 0.0 && scale.is_finite()) {
+        return Err(Error::Scale { found: scale });
+    }
+    if how.is_causal {
+        return Err(Error::Causal { query_len: shape.query_len, key_len: shape.key_len });
+    }
+    if let Keys::Listed(map) = how.keys {
+        check_map(map, shape)?;
+    }
+    let forward = Forward { keys: how.keys, scale, out, lse, isa: how.isa };
+    Ok(softmax_backward(qkv, shape, &forward, out_gradient))
+}
+
+/// The forward pass of softmax attention, over all keys or over a map: how, and what came out.
+struct Forward<'a> {
+    keys: Keys<'a>,
+    scale: f32,
+    out: &'a [f32],
+    /// `[batch * heads, query_len]`.
+    lse: &'a [f32],
+    isa: Isa,
+}
+
+/// `[dq, dk, dv]`.
+fn softmax_backward([q, k, v]: [&[f32]; 3], shape: &AttnShape, forward: &Forward<'_>, out_gradient: &[f32]) -> [Vec<f32>; 3] {
+    let delta = row_products(forward.out, out_gradient, shape);
+    let factor = (f64::from(forward.scale) * std::f64::consts::LOG2_E) as f32;
+    let pass = Pass { q, k, v, out_gradient, shape, forward, delta: &delta, factor };
+    let [mut dq, mut dk, mut dv] = [shape.query_values(), shape.key_values(), shape.key_values()].map(|len| vec![0.0; len]);
+    pass.queries(Shared::new(&mut dq));
+    pass.keys(Shared::new(&mut dk), Shared::new(&mut dv));
+    [dq, dk, dv]
+}
+
 /// `a_i · b_i` of every query row, `[batch * heads, query_len]`.
 fn row_products(a: &[f32], b: &[f32], shape: &AttnShape) -> Vec<f32> {
     let mut products = vec![0.0; shape.problems() * shape.query_len];
-    for (problem, products) in products.chunks_exact_mut(shape.query_len).enumerate() {
+    let shared = Shared::new(&mut products);
+    for_each_task(shape.problems(), |problem| {
         let (a, b) = (HeadRows::queries(a, shape, problem), HeadRows::queries(b, shape, problem));
+        // SAFETY: every head has its own products.
+        let products = unsafe { shared.part(problem * shape.query_len, shape.query_len) };
         for (row, product) in products.iter_mut().enumerate() {
             *product = a.row(row).iter().zip(b.row(row)).map(|(a, b)| a * b).sum();
         }
-    }
+    });
     products
 }
 
@@ -89,12 +127,10 @@ struct Pass<'a> {
     v: &'a [f32],
     out_gradient: &'a [f32],
     shape: &'a AttnShape,
-    saved: &'a Saved,
+    forward: &'a Forward<'a>,
     /// `[batch * heads, query_len]`.
     delta: &'a [f32],
-    scale: f32,
     factor: f32,
-    isa: Isa,
 }
 
 thread_local! {
@@ -122,7 +158,7 @@ struct Scratch {
 
 impl Pass<'_> {
     fn queries(&self, dq: Shared<'_, f32>) {
-        let keys = Keys::Listed(&self.saved.map);
+        let keys = self.forward.keys;
         let tasks = QueryTasks::new(self.shape, keys);
         for_each_task(self.shape.problems() * tasks.per_problem(), |task| {
             let (problem, task) = (task / tasks.per_problem(), task % tasks.per_problem());
@@ -149,36 +185,39 @@ impl Pass<'_> {
         let packed = scratch.first_rows.at_least(TILE_K * dim);
         let (lse, delta) = scratch.state.at_least(2 * TILE_Q).split_at_mut(TILE_Q);
         let at = problem * self.shape.query_len + first;
-        lse[..rows].copy_from_slice(&self.saved.lse[at..][..rows]);
+        lse[..rows].copy_from_slice(&self.forward.lse[at..][..rows]);
         lse[rows..].fill(0.0);
         delta[..rows].copy_from_slice(&self.delta[at..][..rows]);
         delta[rows..].fill(0.0);
-        for_each_tile(Keys::Listed(&self.saved.map), self.shape.key_len, problem, block, |first_key, keys| {
-            let tile = Tile { rows: keys, terms: dim, lanes, isa: self.isa };
+        for_each_tile(self.forward.keys, self.shape.key_len, problem, block, |first_key, keys| {
+            let tile = Tile { rows: keys, terms: dim, lanes, isa: self.forward.isa };
             let (keys_together, stride) = k.together(first_key, keys, packed);
             tile.spread(keys_together, stride, q_t, scores);
             tile.spread(v.from(first_key), v.stride, do_t, gradient);
             tile.score_gradient(scores, gradient, self.factor, Along::Lanes(lse), Along::Lanes(delta));
             tile.gather(keys_together, stride, gradient, sum);
         });
-        unpack_transposed(sum, lanes, rows, &[self.scale; TILE_Q], Rounding::None, |row| {
+        unpack_transposed(sum, lanes, rows, &[self.forward.scale; TILE_Q], Rounding::None, |row| {
             // SAFETY: query rows belong to one task each.
             unsafe { dq.part(self.shape.query_offset(problem, first + row), dim) }
         });
     }
 
     fn keys(&self, dk: Shared<'_, f32>, dv: Shared<'_, f32>) {
-        let map = &self.saved.map;
-        let lists = InverseLists::of(map, self.shape);
-        let parts = map.block_k().div_ceil(TILE_Q);
-        let tasks = map.key_blocks() * parts;
+        // without a map all keys are one block, listed by the one block of all queries
+        let (block_k, lists) = match self.forward.keys {
+            Keys::All => (self.shape.key_len, None),
+            Keys::Listed(map) => (map.block_k(), Some(InverseLists::of(map, self.shape))),
+        };
+        let parts = block_k.div_ceil(TILE_Q);
+        let tasks = self.shape.key_len.div_ceil(block_k) * parts;
         for_each_task(self.shape.problems() * tasks, |task| {
             let (problem, task) = (task / tasks, task % tasks);
             let block = task / parts;
-            let first = block * map.block_k() + task % parts * TILE_Q;
-            let end = self.shape.key_len.min((block + 1) * map.block_k()).min(first + TILE_Q);
+            let first = block * block_k + task % parts * TILE_Q;
+            let end = self.shape.key_len.min((block + 1) * block_k).min(first + TILE_Q);
             if first < end {
-                let listing = lists.list(problem, block);
+                let listing = lists.as_ref().map_or(&[0][..], |lists| lists.list(problem, block));
                 SCRATCH.with_borrow_mut(|scratch| self.key_task(problem, listing, first, end - first, scratch, dk, dv));
             }
         });
@@ -209,19 +248,22 @@ impl Pass<'_> {
         let scores = scratch.scores.at_least(TILE_K * lanes);
         let gradient = scratch.gradient.at_least(TILE_K * lanes);
         let (packed_q, packed_grad) = (scratch.first_rows.at_least(TILE_K * dim), scratch.second_rows.at_least(TILE_K * dim));
-        let block_q = self.saved.map.block_q();
+        let block_q = match self.forward.keys {
+            Keys::All => self.shape.query_len,
+            Keys::Listed(map) => map.block_q(),
+        };
         for block in listing {
             let start = *block as usize * block_q;
             let end = self.shape.query_len.min(start + block_q);
             for query in (start..end).step_by(TILE_K) {
                 let queries = TILE_K.min(end - query);
                 let at = problem * self.shape.query_len + query;
-                let tile = Tile { rows: queries, terms: dim, lanes, isa: self.isa };
+                let tile = Tile { rows: queries, terms: dim, lanes, isa: self.forward.isa };
                 let (q, q_stride) = q.together(query, queries, packed_q);
                 let (grad, grad_stride) = grad.together(query, queries, packed_grad);
                 tile.spread(q, q_stride, k_t, scores);
                 tile.spread(grad, grad_stride, v_t, gradient);
-                let (lse, delta) = (&self.saved.lse[at..][..queries], &self.delta[at..][..queries]);
+                let (lse, delta) = (&self.forward.lse[at..][..queries], &self.delta[at..][..queries]);
                 tile.score_gradient(scores, gradient, self.factor, Along::Rows(lse), Along::Rows(delta));
                 tile.gather(grad, grad_stride, scores, dv_t);
                 tile.gather(q, q_stride, gradient, dk_t);
@@ -229,7 +271,7 @@ impl Pass<'_> {
         }
         let offset = |row| self.shape.key_offset(problem, first + row);
         // SAFETY: key rows belong to one task each.
-        unpack_transposed(dk_t, lanes, rows, &[self.scale; TILE_Q], Rounding::None, |row| unsafe { dk.part(offset(row), dim) });
+        unpack_transposed(dk_t, lanes, rows, &[self.forward.scale; TILE_Q], Rounding::None, |row| unsafe { dk.part(offset(row), dim) });
         // SAFETY: as above.
         unpack_transposed(dv_t, lanes, rows, &[1.0; TILE_Q], Rounding::None, |row| unsafe { dv.part(offset(row), dim) });
     }

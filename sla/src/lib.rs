@@ -56,6 +56,7 @@ mod softmax;
 pub mod sparse_linear;
 
 pub use attend::{Attend, Attended, Keys, attend, attend_into, attend_with_lse};
+pub use backward::attend_backward;
 pub use block_map::{block_map, pooled_scores};
 pub use density::Density;
 pub use error::Error;

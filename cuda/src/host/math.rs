@@ -42,6 +42,34 @@ pub fn gelu_erf(x: f32) -> f32 {
     x * if x < 0.0 { tail } else { 1.0 - tail }
 }
 
+/// The derivative of [`silu`].
+#[inline(always)]
+pub fn silu_slope(x: f32) -> f32 {
+    let tail = exp(-x);
+    let share = 1.0 / (1.0 + tail);
+    share + x * share * (tail * share)
+}
+
+/// The derivative of [`gelu_tanh`].
+#[inline(always)]
+pub fn gelu_tanh_slope(x: f32) -> f32 {
+    const TWO_SQRT_2_OVER_PI: f32 = 1.595_769_2;
+    let u = TWO_SQRT_2_OVER_PI * (x + 0.044_715 * x * x * x);
+    let inner = TWO_SQRT_2_OVER_PI * (1.0 + 3.0 * 0.044_715 * x * x);
+    let tail = exp(-u);
+    let share = 1.0 / (1.0 + tail);
+    share + x * inner * share * (tail * share)
+}
+
+/// The derivative of [`gelu_erf`], `Phi(x) + x phi(x)`.
+#[inline(always)]
+pub fn gelu_erf_slope(x: f32) -> f32 {
+    const DENSITY_AT_ZERO: f32 = 0.398_942_3;
+    let tail = 0.5 * erfc_of_positive(x.abs() * std::f32::consts::FRAC_1_SQRT_2);
+    let share = if x < 0.0 { tail } else { 1.0 - tail };
+    share + x * DENSITY_AT_ZERO * exp(-0.5 * x * x)
+}
+
 /// `erfc(z)` for `z >= 0`: `t * exp(-z^2 + P(t))` with `t = 1 / (1 + z/2)` (Numerical Recipes, 2nd ed., 6.2),
 /// relative error 1.2e-7 before rounding.
 #[inline(always)]
@@ -70,6 +98,23 @@ mod tests {
         }
         assert_eq!(exp(0.0), 1.0);
         assert!(exp(-1e30) < 1e-37 && exp(1e30) > 1e38 && exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn slopes_are_the_differences_of_the_oracles() {
+        use turbowan_reference::{gemm, slope};
+        let x = slope::grid(&(0..400).map(|i| i as f32 * 0.061 - 12.2).collect::<Vec<_>>());
+        type Case = (fn(f32) -> f32, fn(f64) -> f64);
+        let cases: [Case; 3] = [(silu_slope, gemm::silu), (gelu_tanh_slope, gemm::gelu_tanh), (gelu_erf_slope, gemm::gelu_erf)];
+        for (got, oracle) in cases {
+            for x in &x {
+                let want = slope::gradient(&[*x], |x| oracle(f64::from(x[0])))[0];
+                // a handful of roundings of values of about 1; far out products of small numbers only shrink
+                assert!((f64::from(got(*x)) - want).abs() < 1e-6, "{x}: {} for {want}", got(*x));
+            }
+            assert!(got(f32::NAN).is_nan());
+            assert!((got(100.0) - 1.0).abs() < 1e-6 && got(-100.0).abs() < 1e-6);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod aligned;
 pub mod isa;
 pub mod math;
 pub mod par;
+pub(crate) mod sums;
 pub mod vectorised;
 
 pub use aligned::Aligned;

@@ -11,6 +11,7 @@
 
 pub mod channel;
 pub mod device;
+pub mod gradient;
 
 use rayon::prelude::*;
 

@@ -8,6 +8,7 @@
 //! A head of `head_dim` channels is split `head_dim - 2 s | s | s`, `s = (head_dim / 6) * 2`, between time, height, width.
 
 pub mod device;
+pub mod gradient;
 
 use rayon::prelude::*;
 

@@ -35,7 +35,7 @@ pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
     let prompts = Prompts::read(&io, "ids", "mask")?;
     states(rows, &host, &encoder, &prompts, &io, close)?;
     long_prompt(rows, &host, &encoder, &io, close)?;
-    position_biases(rows, &encoder, &io)?;
+    position_biases(rows, &host, &encoder, &io)?;
     bf16_file(fixture, rows, &config, &weights, &prompts, &io)
 }
 
@@ -229,14 +229,14 @@ fn long_prompt(rows: &mut Rows, host: &Host, encoder: &Encoder<'_>, io: &Tensors
 }
 
 /// Tensors called `pos_bias_blockN_QxK`, `[1, heads, Q, K]`.
-fn position_biases(rows: &mut Rows, encoder: &Encoder<'_>, io: &Tensors) -> Result<(), Error> {
+fn position_biases(rows: &mut Rows, host: &Host, encoder: &Encoder<'_>, io: &Tensors) -> Result<(), Error> {
     for name in io.names()?.iter().filter(|name| name.starts_with("pos_bias_block")) {
         let shape = io.shape(name)?;
         let layer = name["pos_bias_block".len()..].split('_').next().and_then(|layer| layer.parse().ok()).unwrap_or(0);
         let [1, heads, queries, keys] = shape[..] else {
             return Err(Error::Model(format!("{name} has shape {shape:?}, expected [1, heads, queries, keys]")));
         };
-        let bias = encoder.position_bias(layer, queries, keys).unwrap_or_default();
+        let bias = encoder.position_bias(host, layer, queries, keys).map_err(Error::model)?.unwrap_or_default();
         let spread: Vec<f32> = bias
             .chunks(queries + keys - 1)
             .take(heads)

@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod host;
+pub mod tape;
 pub mod text;
 pub mod vae;
 
@@ -83,6 +84,8 @@ pub trait Backend: Debug {
     type Activation: Debug;
     /// A linear layer, in the form the device wants.
     type Linear: Debug;
+    /// SLA's projection of a layer's linear branch.
+    type Projection: Debug;
     /// Rotary tables of one token grid.
     type Rope;
 
@@ -96,8 +99,17 @@ pub trait Backend: Debug {
     fn download(&self, x: &Self::Tensor) -> Result<Vec<f32>>;
     /// The first value that is not finite, as its index.
     fn first_not_finite(&self, x: &Self::Tensor) -> Result<Option<usize>>;
-    /// Prepares a linear layer.
-    fn load_linear(&self, parameters: LinearParameters<'_>, form: LinearForm) -> Result<Self::Linear>;
+    /// Prepares the linear layer `name`, whose tensors are `name.weight` and `name.bias`.
+    fn load_linear(&self, name: &str, parameters: LinearParameters<'_>, form: LinearForm) -> Result<Self::Linear>;
+    /// Takes the tensor `name` in as rows of `width`, stored as `rounding` says. The name is for a backend that keeps
+    /// parameters apart from other rows.
+    fn load_rows(&self, _name: &str, tensor: TensorView<'_>, width: usize, rounding: Rounding) -> Result<Self::Tensor> {
+        let mut values = tensor.to_f32();
+        rounding.apply_row(&mut values);
+        self.upload_exact(values, width)
+    }
+    /// Prepares the projection `name`, whose tensors are `name.weight` and `name.bias`.
+    fn load_projection(&self, name: &str, projection: SlaProjection) -> Result<Self::Projection>;
     /// Prepares rotary tables.
     fn load_rope(&self, table: RopeTable) -> Result<Self::Rope>;
 
@@ -138,7 +150,7 @@ pub trait Backend: Debug {
         qkv: [&Self::Tensor; 3],
         heads: Heads,
         how: &Attention,
-        projection: Option<&SlaProjection>,
+        projection: Option<&Self::Projection>,
     ) -> Result<Self::Activation>;
     /// Dense attention to keys of another length; `text_batch` is 1 when all samples share their keys.
     fn cross_attention(

@@ -1,7 +1,7 @@
 //! One transformer block, norm to residual, in reading order.
 
 use crate::Result;
-use crate::attention::{Attention, SlaProjection};
+use crate::attention::Attention;
 use crate::backend::{Backend, Heads, Norm, NormRule, Pointwise};
 use crate::config::DitConfig;
 use crate::dit::DitOptions;
@@ -15,7 +15,7 @@ pub struct Block<B: Backend> {
     norm: Norm,
     modulation: B::Tensor,
     self_attn: Attend<B>,
-    sla: Option<SlaProjection>,
+    sla: Option<B::Projection>,
     norm3: [B::Tensor; 2],
     cross_attn: Attend<B>,
     image: Option<ImageKeys<B>>,
@@ -59,10 +59,7 @@ impl<B: Backend> Block<B> {
         let (name, dim, rule) = (format!("blocks.{layer}"), config.dim, options.norms);
         let sla = match options.attention {
             Attention::Original | Attention::Sage => None,
-            Attention::Sla(_) | Attention::SageSla(_) => {
-                let proj = format!("{name}.self_attn.attn_op.local_attn.proj_l");
-                Some(SlaProjection { weight: loader.values(&format!("{proj}.weight"))?, bias: loader.values(&format!("{proj}.bias"))? })
-            }
+            Attention::Sla(_) | Attention::SageSla(_) => Some(loader.projection(&format!("{name}.self_attn.attn_op.local_attn.proj_l"))?),
         };
         let image = match config.clip_dim {
             None => None,

@@ -3,6 +3,7 @@
 use turbowan_cuda::Rounding;
 
 use crate::Result;
+use crate::attention::SlaProjection;
 use crate::backend::{Backend, LinearForm, LinearParameters, NormRule, Pointwise};
 use crate::checkpoint::TensorSource;
 use crate::config::DitConfig;
@@ -22,25 +23,26 @@ impl<B: Backend> Loader<'_, B> {
             Some(weight) => LinearParameters::Int8 { weight, scale: self.source.take(&format!("{name}.scale"))?, bias },
             None => LinearParameters::Float { weight: self.source.take(&format!("{name}.weight"))?, bias },
         };
-        self.backend.load_linear(parameters, self.form)
+        self.backend.load_linear(name, parameters, self.form)
     }
 
     /// The tensor `name` as rows of `width`, rounded as activations are.
     pub fn rows(&self, name: &str, width: usize) -> Result<B::Tensor> {
-        self.backend.upload(self.source.take(name)?.to_f32(), width)
+        self.backend.load_rows(name, self.source.take(name)?, width, self.backend.rounding())
     }
 
     /// A norm's `weight` or `bias`: the official fast norms keep theirs in f32 whatever the network uses.
     pub fn norm_rows(&self, name: &str, rule: NormRule, width: usize) -> Result<B::Tensor> {
         match rule {
             NormRule::Standard => self.rows(name, width),
-            NormRule::Fast => self.backend.upload_exact(self.source.take(name)?.to_f32(), width),
+            NormRule::Fast => self.backend.load_rows(name, self.source.take(name)?, width, Rounding::None),
         }
     }
 
-    /// The tensor `name` as plain values.
-    pub fn values(&self, name: &str) -> Result<Vec<f32>> {
-        Ok(self.source.take(name)?.to_f32())
+    /// SLA's projection `name`.
+    pub fn projection(&self, name: &str) -> Result<B::Projection> {
+        let values = |part: &str| -> Result<Vec<f32>> { Ok(self.source.take(&format!("{name}.{part}"))?.to_f32()) };
+        self.backend.load_projection(name, SlaProjection { weight: values("weight")?, bias: values("bias")? })
     }
 }
 
@@ -64,8 +66,8 @@ impl<B: Backend> TimeEmbedding<B> {
     }
 
     /// `e [batch, dim]` and `e0 [batch, 6 * dim]` of network times `t`.
-    pub fn embed(&self, backend: &B, config: &DitConfig, t: &[f32]) -> Result<(B::Tensor, B::Tensor)> {
-        let sinusoids = t.iter().flat_map(|t| sinusoid(f64::from(*t), config.freq_dim)).collect();
+    pub fn embed(&self, backend: &B, config: &DitConfig, t: &[f64]) -> Result<(B::Tensor, B::Tensor)> {
+        let sinusoids = t.iter().flat_map(|t| sinusoid(*t, config.freq_dim)).collect();
         let x = backend.activation(backend.upload_exact(sinusoids, config.freq_dim)?)?;
         let x = backend.activation(backend.linear(&x, &self.first, Pointwise::Silu)?)?;
         let e = backend.linear(&x, &self.second, Pointwise::None)?;

@@ -101,6 +101,26 @@ impl Grid {
         out
     }
 
+    /// `[batch, channels, T, H, W]` to rows of `(1, 2, 2, channel)` features: the transpose of [`Grid::unpatches`], which
+    /// takes the gradient of what it made to that of what it read.
+    pub(super) fn unpatches_gradient(&self, x: &[f32], batch: usize, channels: usize) -> Vec<f32> {
+        let [frames, rows, columns] = self.tokens_thw();
+        let mut out = Vec::with_capacity(x.len());
+        for sample in 0..batch {
+            for t in 0..frames {
+                for h in 0..rows {
+                    for w in 0..columns {
+                        for patch in 0..4 {
+                            let at = |channel| self.index(sample * channels + channel, t, 2 * h + patch / 2, 2 * w + patch % 2);
+                            out.extend((0..channels).map(|channel| x[at(channel)]));
+                        }
+                    }
+                }
+            }
+        }
+        out
+    }
+
     fn index(&self, plane: usize, t: usize, h: usize, w: usize) -> usize {
         ((plane * self.frames + t) * self.height + h) * self.width + w
     }
@@ -118,5 +138,6 @@ mod tests {
         assert_eq!(rows[..8], [0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 12.0, 13.0]);
         let channel_last: Vec<f32> = rows.chunks(8).flat_map(|r| (0..4).flat_map(|p| [r[p], r[4 + p]])).collect();
         assert_eq!(grid.unpatches(&channel_last, 1, 2), x);
+        assert_eq!(grid.unpatches_gradient(&x, 1, 2), channel_last);
     }
 }

@@ -17,6 +17,8 @@ use crate::config::{TensorSpec, TextConfig};
 use crate::error::Misfit;
 use crate::{Error, Result};
 
+/// Name of the embedding table.
+const TABLE: &str = "token_embedding.weight";
 /// Added to the mean square in every norm.
 pub const EPS: f32 = 1e-6;
 
@@ -63,7 +65,7 @@ struct Block<B: TextBackend> {
     up: B::Linear,
     down: B::Linear,
     /// `[buckets, heads]`.
-    position_bias: Vec<f32>,
+    positions: B::Tensor,
 }
 
 /// Takes tensors of the shapes that a configuration names.
@@ -88,27 +90,28 @@ impl<'a, B: TextBackend> Loader<'_, 'a, B> {
     fn linear(&self, name: &str) -> Result<B::Linear> {
         let weight = self.take(&format!("{name}.weight"))?;
         let form = LinearForm { quantised: false, rounding: self.backend.rounding() };
-        self.backend.load_linear(LinearParameters::Float { weight, bias: None }, form)
+        self.backend.load_linear(name, LinearParameters::Float { weight, bias: None }, form)
     }
 
-    fn norm(&self, name: &str) -> Result<B::Tensor> {
-        let weight = self.take(&format!("{name}.weight"))?.to_f32();
-        let width = weight.len();
-        self.backend.upload(weight, width)
+    /// `name.weight` as rows as long as its last axis.
+    fn rows(&self, name: &str) -> Result<B::Tensor> {
+        let name = format!("{name}.weight");
+        let tensor = self.take(&name)?;
+        self.backend.load_rows(&name, tensor, tensor.shape.last().copied().unwrap_or(1), self.backend.rounding())
     }
 
     fn block(&self, layer: usize) -> Result<Block<B>> {
         let linear = |part: &str| self.linear(&format!("blocks.{layer}.{part}"));
-        let norm = |part: &str| self.norm(&format!("blocks.{layer}.{part}"));
+        let rows = |part: &str| self.rows(&format!("blocks.{layer}.{part}"));
         Ok(Block {
-            norm1: norm("norm1")?,
+            norm1: rows("norm1")?,
             qkv: [linear("attn.q")?, linear("attn.k")?, linear("attn.v")?],
             out: linear("attn.o")?,
-            norm2: norm("norm2")?,
+            norm2: rows("norm2")?,
             gate: linear("ffn.gate.0")?,
             up: linear("ffn.fc1")?,
             down: linear("ffn.fc2")?,
-            position_bias: self.take(&format!("blocks.{layer}.pos_embedding.embedding.weight"))?.to_f32(),
+            positions: rows("pos_embedding.embedding")?,
         })
     }
 }
@@ -122,7 +125,7 @@ impl<'a, B: TextBackend> TextEncoder<'a, B> {
         config.validate()?;
         let loader = Loader { backend, source, specs: config.tensors() };
         let blocks = (0..config.layers).map(|layer| loader.block(layer)).collect::<Result<_>>()?;
-        Ok(Self { config: config.clone(), table: loader.take("token_embedding.weight")?, blocks, norm: loader.norm("norm")? })
+        Ok(Self { config: config.clone(), table: loader.take(TABLE)?, blocks, norm: loader.rows("norm")? })
     }
 
     /// Its configuration.
@@ -151,14 +154,30 @@ impl<'a, B: TextBackend> TextEncoder<'a, B> {
         keys: usize,
         each: &mut dyn FnMut(usize, &B::Tensor) -> Result<()>,
     ) -> Result<TextStates> {
+        let x = self.encode_rows(backend, ids, keys, each)?;
+        Ok(TextStates { dim: self.config.dim, values: backend.download(&x)? })
+    }
+
+    /// As [`TextEncoder::encode_padded`]; the states stay in the backend.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::encode_padded`].
+    pub fn encode_rows(
+        &self,
+        backend: &B,
+        ids: &[u32],
+        keys: usize,
+        each: &mut dyn FnMut(usize, &B::Tensor) -> Result<()>,
+    ) -> Result<B::Tensor> {
         if keys == 0 || keys > ids.len() {
             let must = "between 1 and the number of tokens";
             return Err(turbowan_cuda::Error::Size { what: "tokens that are seen", must, found: keys }.into());
         }
-        let mut x = backend.upload(self.embed(ids)?, self.config.dim)?;
+        self.check_ids(ids)?;
+        let mut x = backend.embed(TABLE, self.table, ids)?;
         let distances = self.distances(ids.len(), keys);
         for (layer, block) in self.blocks.iter().enumerate() {
-            let bias = backend.upload(block.bias(&distances, self.config.heads), distances.len())?;
+            let bias = backend.position_bias(&block.positions, &distances)?;
             block.run(backend, &mut x, &bias, keys)?;
             if let Some(at) = backend.first_not_finite(&x)? {
                 let (place, row) = (format!("text encoder, block {layer}"), at / self.config.dim);
@@ -166,24 +185,18 @@ impl<'a, B: TextBackend> TextEncoder<'a, B> {
             }
             each(layer, &x)?;
         }
-        let values = backend.download(&backend.rms_norm(&x, &self.norm, EPS)?)?;
-        Ok(TextStates { dim: self.config.dim, values })
+        backend.rms_norm(&x, &self.norm, EPS)
     }
 
-    /// Rows of the table.
-    fn embed(&self, ids: &[u32]) -> Result<Vec<f32>> {
-        let row_bytes = self.config.dim * self.table.dtype.bytes();
-        let mut values = Vec::with_capacity(ids.len() * self.config.dim);
-        for id in ids {
-            let id = *id as usize;
-            if id >= self.config.vocab {
+    /// Refuses ids that the table does not have.
+    fn check_ids(&self, ids: &[u32]) -> Result<()> {
+        match ids.iter().find(|id| **id as usize >= self.config.vocab) {
+            None => Ok(()),
+            Some(id) => {
                 let must = format!("below the {} rows of the embedding table; is this the tokenizer of this encoder?", self.config.vocab);
-                return Err(Error::Setting { what: "token id", found: id.to_string(), must });
+                Err(Error::Setting { what: "token id", found: id.to_string(), must })
             }
-            let row = TensorView { bytes: &self.table.bytes[id * row_bytes..(id + 1) * row_bytes], ..self.table };
-            values.extend(row.to_f32());
         }
-        Ok(values)
     }
 
     /// Buckets of the distances `-(rows - 1)` to `keys - 1`.
@@ -192,9 +205,14 @@ impl<'a, B: TextBackend> TextEncoder<'a, B> {
         (0..rows + keys - 1).map(|index| position_bucket(first + index as i64, self.config.buckets, self.config.max_distance)).collect()
     }
 
-    /// Position bias of a block for the distances `-(rows - 1)` to `keys - 1`, `[heads, rows + keys - 1]`.
-    pub fn position_bias(&self, layer: usize, rows: usize, keys: usize) -> Option<Vec<f32>> {
-        Some(self.blocks.get(layer)?.bias(&self.distances(rows, keys), self.config.heads))
+    /// Position bias of a block for the distances `-(rows - 1)` to `keys - 1`, `[heads, rows + keys - 1]`; none past the
+    /// last block.
+    ///
+    /// # Errors
+    /// What the backend cannot do.
+    pub fn position_bias(&self, backend: &B, layer: usize, rows: usize, keys: usize) -> Result<Option<Vec<f32>>> {
+        let Some(block) = self.blocks.get(layer) else { return Ok(None) };
+        Ok(Some(backend.download(&backend.position_bias(&block.positions, &self.distances(rows, keys))?)?))
     }
 }
 
@@ -210,10 +228,6 @@ impl<B: TextBackend> Block<B> {
         let linear = |layer| backend.linear(&h, layer, Pointwise::None);
         let gated = backend.gelu_gate(&linear(&self.gate)?, &linear(&self.up)?)?;
         backend.project(&gated, &self.down, x)
-    }
-
-    fn bias(&self, distances: &[usize], heads: usize) -> Vec<f32> {
-        (0..heads).flat_map(|head| distances.iter().map(move |bucket| self.position_bias[bucket * heads + head])).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 //! sum. The functions here are the host twins of the kernels, bit for bit.
 
 pub mod device;
+pub mod gradient;
 
 use crate::host::math;
 use crate::{Error, Rounding};

@@ -1,6 +1,7 @@
 //! Operations that only move values: rows of an embedding table, and the patches of a latent.
 
 pub mod device;
+pub mod gradient;
 
 use crate::{Error, Rounding};
 

@@ -26,6 +26,7 @@
 pub(crate) mod blocked;
 pub mod device;
 pub(crate) mod epilogue;
+pub mod gradient;
 mod halves;
 pub(crate) mod interleave;
 mod matmul;

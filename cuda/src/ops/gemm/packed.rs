@@ -58,6 +58,29 @@ impl PackedMatrix {
         Ok(Self { out, input, isa, panels })
     }
 
+    /// Packs the transpose of a row-major `[input, out]` matrix: the product with it is `x [rows, input] . matrix`.
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::pack`].
+    pub fn pack_transposed(matrix: &[f32], input: usize, out: usize) -> Result<Self, Error> {
+        Self::pack_transposed_for(Isa::detect(), matrix, input, out)
+    }
+
+    /// [`PackedMatrix::pack_transposed`] for a chosen instruction set.
+    ///
+    /// # Errors
+    /// As [`PackedMatrix::pack_for`].
+    pub fn pack_transposed_for(isa: Isa, matrix: &[f32], input: usize, out: usize) -> Result<Self, Error> {
+        isa.demand()?;
+        for (what, found) in [("matrix rows", input), ("matrix columns", out)] {
+            if found == 0 {
+                return Err(Error::Size { what, must: "at least 1", found });
+            }
+        }
+        Error::expect_len("matrix", matrix, input * out)?;
+        Ok(Self { out, input, isa, panels: Panels::F32(pack_columns(matrix, input, out, TileShape::of(isa).cols)) })
+    }
+
     /// Output features: columns of the product.
     pub fn out(&self) -> usize {
         self.out
@@ -118,6 +141,22 @@ fn pack_floats<E: Element>(weight: &[E], out: usize, input: usize, cols: usize) 
         for from in (0..input).step_by(STRIP) {
             let depth = (input - from).min(STRIP);
             pack_strip(weight, input, rows.clone(), from..from + depth, &mut to[from * cols..], cols);
+        }
+    });
+    panels
+}
+
+/// Panels `[ceil(out / cols)][input, cols]` of a matrix `[input, out]`: pieces of its rows, as they lie.
+fn pack_columns(matrix: &[f32], input: usize, out: usize, cols: usize) -> Aligned<f32> {
+    let count = out.div_ceil(cols);
+    let mut panels = Aligned::zeroed(count * input * cols);
+    let shared = Shared::new(&mut panels);
+    for_each_task(count, |panel| {
+        // SAFETY: every task has its own panel.
+        let to = unsafe { shared.part(panel * input * cols, input * cols) };
+        let width = cols.min(out - panel * cols);
+        for (to, row) in to.chunks_exact_mut(cols).zip(matrix.chunks_exact(out)) {
+            to[..width].copy_from_slice(&row[panel * cols..][..width]);
         }
     });
     panels

@@ -38,10 +38,18 @@ impl Host {
     }
 }
 
+/// The first value that is not finite, as its index.
+pub(super) fn first_not_finite(values: &[f32]) -> Option<usize> {
+    // A sum stays finite unless a value is not (or the sum overflows, which the search below then clears).
+    let finite = values.chunks(4096).all(|chunk| chunk.iter().map(|v| v * 0.0).sum::<f32>() == 0.0);
+    if finite { None } else { values.iter().position(|v| !v.is_finite()) }
+}
+
 impl Backend for Host {
     type Tensor = HostTensor;
     type Activation = HostActivation;
     type Linear = HostLinear;
+    type Projection = SlaProjection;
     type Rope = RopeTable;
 
     fn rounding(&self) -> Rounding {
@@ -64,13 +72,15 @@ impl Backend for Host {
     }
 
     fn first_not_finite(&self, x: &HostTensor) -> Result<Option<usize>> {
-        // A sum stays finite unless a value is not (or the sum overflows, which the search below then clears).
-        let finite = x.values.chunks(4096).all(|chunk| chunk.iter().map(|v| v * 0.0).sum::<f32>() == 0.0);
-        Ok(if finite { None } else { x.values.iter().position(|v| !v.is_finite()) })
+        Ok(first_not_finite(&x.values))
     }
 
-    fn load_linear(&self, parameters: LinearParameters<'_>, form: LinearForm) -> Result<HostLinear> {
+    fn load_linear(&self, _name: &str, parameters: LinearParameters<'_>, form: LinearForm) -> Result<HostLinear> {
         HostLinear::load(parameters, form, self.rounding)
+    }
+
+    fn load_projection(&self, _name: &str, projection: SlaProjection) -> Result<SlaProjection> {
+        Ok(projection)
     }
 
     fn load_rope(&self, table: RopeTable) -> Result<RopeTable> {

@@ -19,6 +19,15 @@ const CHUNK: usize = 1 << 14;
 const LANES: usize = 16;
 
 impl TextBackend for Host {
+    fn position_bias(&self, table: &HostTensor, buckets: &[usize]) -> Result<HostTensor> {
+        let heads = table.width;
+        if let Some(bucket) = buckets.iter().find(|bucket| **bucket >= table.rows()) {
+            return Err(Error::Size { what: "bucket of positions", must: "below the rows of their table", found: *bucket }.into());
+        }
+        let values = (0..heads).flat_map(|head| buckets.iter().map(move |bucket| table.values[bucket * heads + head])).collect();
+        Ok(HostTensor { width: buckets.len(), values })
+    }
+
     fn rms_norm(&self, x: &HostTensor, weight: &HostTensor, eps: f32) -> Result<HostTensor> {
         let norm = RmsNorm { width: x.width, rule: RmsRule::Standard, eps, rounding: self.rounding };
         let mut out = x.clone();
