@@ -42,10 +42,10 @@
 //! let mut optimiser = Optimiser::new(groups, &net.parameters(), |_, _| Some(0))?;
 //! let method = FlowMatching::new(TimeDistribution::logit_normal_shift(0.0, 1.0, 3.0)?, 0.0)?;
 //! let (labels, mut noise) = (vec![(); 4], Stream::new(1));
-//! for step in 0..300 {
+//! for step in 0..3000 {
 //!     let batch = Batch { latents: &[3.0; 4], condition: &labels, negative: &labels };
 //!     method.step(&mut net, batch, &mut noise)?;
-//!     optimiser.step(&mut net.parameters(), 0.05 * (1.0 - f64::from(step) / 300.0))?;
+//!     optimiser.step(&mut net.parameters(), 0.05 * (1.0 - f64::from(step) / 3000.0))?;
 //!     gradient::zero(&mut net.parameters());
 //! }
 //! assert!((net.0.values[0] - 3.0).abs() < 0.05);
