@@ -90,6 +90,8 @@ impl Op {
             | Self::DecodeF32(_)
             | Self::DecodeBf16(_)
             | Self::TextTiny(_)
+            | Self::TrainDit(_)
+            | Self::TrainVae(_)
             | Self::GenerateTiny(_) => return None,
         })
     }

@@ -20,7 +20,9 @@ use turbowan_reference::metrics::Bound;
 
 use super::error::Error;
 pub use op::Op;
-pub use shape::{Attention, BLOCKS, Block, Convolution, Decode, Generation, HeadGrid, HeadRows, Linear, Model, Rows, Text, TextRows};
+pub use shape::{
+    Attention, BLOCKS, Block, Convolution, Crops, Decode, Generation, HeadGrid, HeadRows, Latents, Linear, Model, Rows, Text, TextRows,
+};
 
 /// The suites that the program carries: name and text.
 pub const SUITES: [(&str, &str); 5] = [

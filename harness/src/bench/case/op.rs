@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use turbowan_sla::Density;
 
-use super::shape::{Attention, Block, Convolution, Decode, Generation, HeadGrid, HeadRows, Linear, Rows, Text, TextRows};
+use super::shape::{Attention, Block, Convolution, Crops, Decode, Generation, HeadGrid, HeadRows, Latents, Linear, Rows, Text, TextRows};
 
 /// An operation and its shape.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -120,6 +120,12 @@ pub enum Op {
     /// The text encoder.
     #[serde(rename = "text-encode/tiny")]
     TextTiny(Text),
+    /// A step of training of the embedded transformer: forward and backward.
+    #[serde(rename = "train/dit")]
+    TrainDit(Latents),
+    /// A step of training of an autoencoder: both sides forward and backward.
+    #[serde(rename = "train/vae")]
+    TrainVae(Crops),
     /// Prompt to frames.
     #[serde(rename = "generate/tiny")]
     GenerateTiny(Generation),

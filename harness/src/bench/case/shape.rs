@@ -160,6 +160,30 @@ pub struct Generation {
     pub steps: usize,
 }
 
+/// Latents of a step of training of the embedded transformer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Latents {
+    /// Samples.
+    pub batch: usize,
+    /// Frames, height and width of a latent; four of its pixels are a token.
+    pub latent: [usize; 3],
+}
+
+/// Crops of a step of training of an autoencoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Crops {
+    /// Channels of the first stage.
+    pub width: usize,
+    /// Crops.
+    pub batch: usize,
+    /// Frames of a crop.
+    pub frames: usize,
+    /// Lines and columns of a frame.
+    pub side: usize,
+}
+
 impl Attention {
     /// Heads over the batch.
     pub fn problems(&self) -> usize {
