@@ -41,6 +41,18 @@ pub enum Error {
     /// The models refused.
     #[error(transparent)]
     Model(#[from] turbowan_wan_model::Error),
+    /// Training refused.
+    #[error(transparent)]
+    Method(#[from] turbowan_rcm::Error),
+    /// The world of clips refused.
+    #[error(transparent)]
+    World(#[from] turbowan_world::Error),
+    /// A number of a training step is none.
+    #[error("{what} is not a finite number")]
+    NotFinite {
+        /// Which.
+        what: String,
+    },
     /// A fixture could not be replayed.
     #[error(transparent)]
     Conform(#[from] crate::conform::Error),
@@ -77,6 +89,18 @@ impl Error {
     /// A file that is not what it should be.
     pub fn broken(path: &Path, reason: impl std::fmt::Display) -> Self {
         Self::Broken { path: path.to_owned(), reason: reason.to_string() }
+    }
+
+    /// Whether it is about NaN or infinity: a step of training that met it is skipped.
+    pub fn is_not_finite(&self) -> bool {
+        use turbowan_rcm::Error::GradientNotFinite;
+        use turbowan_wan_model::Error as Model;
+        matches!(
+            self,
+            Self::NotFinite { .. }
+                | Self::Method(GradientNotFinite { .. })
+                | Self::Model(Model::NotFinite { .. } | Model::Sampling(GradientNotFinite { .. }))
+        )
     }
 
     /// The exit code of the process: 130 after Ctrl-C as shells do, 2 for flags, 1 for everything else.
