@@ -53,6 +53,31 @@ pub enum Error {
         /// Which.
         what: String,
     },
+    /// Training met no number but NaN or infinity for too long.
+    #[error(
+        "{skipped} steps in a row up to step {steps} gave no number ({reason}); lower the learning rate, or go on from the checkpoint in {}",
+        folder.display()
+    )]
+    Diverged {
+        /// The step, from 0.
+        steps: u64,
+        /// Steps in a row.
+        skipped: u64,
+        /// What the last one met.
+        reason: Box<Error>,
+        /// The run's folder.
+        folder: PathBuf,
+    },
+    /// A training was stopped by the user; it can be taken up again.
+    #[error("stopped after step {steps}; go on with: turbowan train {stage} CONFIG --out {} --resume", folder.display())]
+    Paused {
+        /// The stage.
+        stage: &'static str,
+        /// Steps done.
+        steps: u64,
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// A fixture could not be replayed.
     #[error(transparent)]
     Conform(#[from] crate::conform::Error),
@@ -106,7 +131,7 @@ impl Error {
     /// The exit code of the process: 130 after Ctrl-C as shells do, 2 for flags, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stopped { .. } | Self::StoppedEarly => 130,
+            Self::Stopped { .. } | Self::StoppedEarly | Self::Paused { .. } => 130,
             Self::Flag { .. } => 2,
             _ => 1,
         }

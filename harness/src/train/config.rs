@@ -8,7 +8,8 @@
 //! [vae]
 //! width = 8
 //! ```
-//! What is left out has its default; what is unknown is refused by name. The file that a run keeps has every default written out.
+//! What is left out has the stage's default, also inside an inner table; what is unknown is refused by name. The file that a run keeps has
+//! every default written out.
 
 use std::path::Path;
 
@@ -75,7 +76,7 @@ impl<S: StageSettings> Config<S> {
     }
 
     /// Reads the text of a file; the reason for a refusal is one clear sentence.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
         let one_line = |error: toml::de::Error| error.message().replace('\n', " ");
         let mut table: toml::Table = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         let mut take = |name: &str| table.remove(name).unwrap_or_else(|| toml::Value::Table(toml::Table::new()));
@@ -87,7 +88,9 @@ impl<S: StageSettings> Config<S> {
         if run.steps == 0 || run.log_every == 0 || run.checkpoint_every == 0 {
             return Err("[run]: steps, log_every and checkpoint_every are at least 1".to_owned());
         }
-        let stage = stage.try_into().map_err(|error| format!("[{}]: {}", S::STAGE, one_line(error)))?;
+        let mut whole = toml::Value::try_from(S::default()).map_err(|error| error.to_string())?;
+        merge(&mut whole, stage);
+        let stage = whole.try_into().map_err(|error| format!("[{}]: {}", S::STAGE, one_line(error)))?;
         Ok(Self { run, stage })
     }
 
@@ -122,6 +125,21 @@ impl<S: StageSettings> Config<S> {
     }
 }
 
+/// Puts what is set over what is there, table by table.
+fn merge(whole: &mut toml::Value, set: toml::Value) {
+    match (whole, set) {
+        (toml::Value::Table(whole), toml::Value::Table(set)) => {
+            for (key, value) in set {
+                match whole.get_mut(&key) {
+                    Some(old) => merge(old, value),
+                    None => drop(whole.insert(key, value)),
+                }
+            }
+        }
+        (whole, set) => *whole = set,
+    }
+}
+
 fn first_difference(name: &str, new: &toml::Value, old: &toml::Value) -> Option<String> {
     let (toml::Value::Table(new_table), toml::Value::Table(old_table)) = (new, old) else {
         return (new != old).then(|| format!("{name} is {new}, the run was started with {old}"));
@@ -140,11 +158,18 @@ fn first_difference(name: &str, new: &toml::Value, old: &toml::Value) -> Option<
 mod tests {
     use super::*;
 
-    #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
     #[serde(default, deny_unknown_fields)]
     struct Toy {
         width: usize,
         start: Option<String>,
+        inner: RunSettings,
+    }
+
+    impl Default for Toy {
+        fn default() -> Self {
+            Self { width: 2, start: None, inner: RunSettings { seed: 7, ..RunSettings::default() } }
+        }
     }
 
     impl StageSettings for Toy {
@@ -165,6 +190,13 @@ mod tests {
         let text = config.text().unwrap();
         assert!(text.contains("steps = 1000") && text.contains("width = 3"), "{text}");
         assert_eq!(parse(&text), Ok(config));
+    }
+
+    #[test]
+    fn an_inner_table_keeps_the_defaults_of_its_stage() {
+        let config = parse("[toy.inner]\nsteps = 5\n").unwrap();
+        assert_eq!((config.stage.inner.seed, config.stage.inner.steps, config.run.seed), (7, 5, 1));
+        assert!(parse("[toy.inner]\nstep = 5\n").unwrap_err().contains("step"));
     }
 
     #[test]
