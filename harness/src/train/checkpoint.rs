@@ -40,6 +40,16 @@ struct Flat<'a> {
     values: ValuesMut<'a>,
 }
 
+impl<'a> Flat<'a> {
+    fn of(values: ValuesMut<'a>) -> Self {
+        let len = match &values {
+            ValuesMut::F32(values) => values.len(),
+            ValuesMut::U64(values) => values.len(),
+        };
+        Self { shape: [len], values }
+    }
+}
+
 impl View for Flat<'_> {
     fn dtype(&self) -> Dtype {
         match self.values {
@@ -75,14 +85,7 @@ pub fn save(path: &Path, place: &Place, config: &str, learner: &mut dyn Learner)
     let refuse = |error: &dyn std::fmt::Display| Error::broken(path, error);
     let text = serde_json::to_string(place).map_err(|error| refuse(&error))?;
     let metadata = HashMap::from([(PLACE.to_owned(), text), (CONFIG.to_owned(), config.to_owned())]);
-    let flat = |SliceMut { name, values }: SliceMut<'_>| {
-        let len = match &values {
-            ValuesMut::F32(values) => values.len(),
-            ValuesMut::U64(values) => values.len(),
-        };
-        (name, len, values)
-    };
-    let tensors = learner.state_mut().into_iter().map(flat).map(|(name, len, values)| (name, Flat { shape: [len], values }));
+    let tensors = learner.state_mut().into_iter().map(|SliceMut { name, values }| (name, Flat::of(values)));
     let bytes = serialize(tensors, Some(metadata)).map_err(|error| refuse(&error))?;
     Ok(atomic_file::write(path, &bytes)?)
 }

@@ -201,7 +201,9 @@ mod tests {
 
     #[test]
     fn what_is_unknown_is_named() {
-        for (text, name) in [("[run]\nstep = 1\n", "step"), ("[toy]\nwide = 1\n", "wide"), ("[other]\n", "[other]"), ("[run]\nsteps = 0", "at least 1")] {
+        for (text, name) in
+            [("[run]\nstep = 1\n", "step"), ("[toy]\nwide = 1\n", "wide"), ("[other]\n", "[other]"), ("[run]\nsteps = 0", "at least 1")]
+        {
             let reason = parse(text).unwrap_err();
             assert!(reason.contains(name), "{reason}");
         }

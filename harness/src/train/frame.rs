@@ -42,7 +42,10 @@ pub fn train<S: StageSettings>(config: &Config<S>, folder: &Path, plan: Plan, pr
     let steps = config.run.steps;
     let until = plan.until.unwrap_or(steps);
     if until == 0 || until > steps {
-        return Err(Error::flag("--steps", format!("{until} is not between 1 and the {steps} steps of the configuration; raise run.steps there")));
+        return Err(Error::flag(
+            "--steps",
+            format!("{until} is not between 1 and the {steps} steps of the configuration; raise run.steps there"),
+        ));
     }
     let mut learner = config.stage.learner(&config.run)?;
     let checkpoint = folder.join("checkpoint.safetensors");
@@ -63,7 +66,9 @@ fn begin<S: StageSettings>(config: &Config<S>, checkpoint: &Path, resumes: bool,
             let stage = S::STAGE.to_owned();
             Ok(Place { stage, steps: 0, skipped: 0, skipped_in_a_row: 0, pending: Sums::default() })
         }
-        (true, false) => Err(Error::flag("--out", format!("{} is there already; add --resume, or name another folder", checkpoint.display()))),
+        (true, false) => {
+            Err(Error::flag("--out", format!("{} is there already; add --resume, or name another folder", checkpoint.display())))
+        }
         (false, true) => Err(Error::flag("--resume", format!("there is no {}; leave --resume out", checkpoint.display()))),
         (true, true) => {
             let saved = Saved::load(checkpoint)?;

@@ -3,7 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 use turbowan_cuda::ops::gemm::matmul;
-use turbowan_rcm::optim::{AdamW, Decay, Ema, EmaRate, Group, LearningRate, MatrixProduct, Method, Muon, Optimiser, PlainProduct, gradient};
+use turbowan_rcm::optim::{
+    AdamW, Decay, Ema, EmaRate, Group, LearningRate, MatrixProduct, Method, Muon, Optimiser, PlainProduct, gradient,
+};
 use turbowan_rcm::resume::{Resumable, SliceMut, ValuesMut};
 use turbowan_rcm::trainable::Parameter;
 use turbowan_wan_model::backend::tape::Parameters;
