@@ -13,10 +13,8 @@ use super::journal::Sums;
 use crate::atomic_file;
 use crate::error::Error;
 
-/// Key of the frame's state in the file's metadata.
+/// Key of the frame's state in the file's metadata. It is the only one, so that one state is one file, byte for byte.
 const PLACE: &str = "turbowan.train";
-/// Key of the configuration.
-const CONFIG: &str = "turbowan.train.config";
 
 /// Where a run stands, beside what its learner knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,6 +22,8 @@ const CONFIG: &str = "turbowan.train.config";
 pub struct Place {
     /// Name of the stage.
     pub stage: String,
+    /// The configuration, as TOML.
+    pub config: String,
     /// Steps done, skipped ones among them.
     pub steps: u64,
     /// Steps whose numbers were none.
@@ -81,10 +81,10 @@ impl View for Flat<'_> {
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn save(path: &Path, place: &Place, config: &str, learner: &mut dyn Learner) -> Result<(), Error> {
+pub fn save(path: &Path, place: &Place, learner: &mut dyn Learner) -> Result<(), Error> {
     let refuse = |error: &dyn std::fmt::Display| Error::broken(path, error);
     let text = serde_json::to_string(place).map_err(|error| refuse(&error))?;
-    let metadata = HashMap::from([(PLACE.to_owned(), text), (CONFIG.to_owned(), config.to_owned())]);
+    let metadata = HashMap::from([(PLACE.to_owned(), text)]);
     let tensors = learner.state_mut().into_iter().map(|SliceMut { name, values }| (name, Flat::of(values)));
     let bytes = serialize(tensors, Some(metadata)).map_err(|error| refuse(&error))?;
     Ok(atomic_file::write(path, &bytes)?)
@@ -95,8 +95,6 @@ pub struct Saved {
     bytes: Vec<u8>,
     /// Where the run stood.
     pub place: Place,
-    /// Its configuration, as TOML.
-    pub config: String,
 }
 
 impl Saved {
@@ -108,13 +106,10 @@ impl Saved {
         let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         let broken = |reason: &dyn std::fmt::Display| Error::broken(path, format!("not a checkpoint of a training: {reason}"));
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| broken(&error))?;
-        let text = |key: &str| {
-            let found = header.metadata().as_ref().and_then(|metadata| metadata.get(key));
-            found.cloned().ok_or_else(|| broken(&format!("its metadata has no {key}")))
-        };
-        let (place, config) = (text(PLACE)?, text(CONFIG)?);
-        let place = serde_json::from_str(&place).map_err(|error| broken(&error))?;
-        Ok(Self { bytes, place, config })
+        let place = header.metadata().as_ref().and_then(|metadata| metadata.get(PLACE));
+        let place = place.ok_or_else(|| broken(&format!("its metadata has no {PLACE}")))?;
+        let place = serde_json::from_str(place).map_err(|error| broken(&error))?;
+        Ok(Self { bytes, place })
     }
 
     /// Overwrites the learner's state; nothing is written unless everything fits.

@@ -50,21 +50,21 @@ pub fn train<S: StageSettings>(config: &Config<S>, folder: &Path, plan: Plan, pr
     let mut learner = config.stage.learner(&config.run)?;
     let checkpoint = folder.join("checkpoint.safetensors");
     let place = begin(config, &checkpoint, plan.resumes, learner.as_mut())?;
-    let text = config.text()?;
     let looks = folder.join("looks");
     std::fs::create_dir_all(&looks).map_err(|error| WriteError::of(&looks, "make the folder", error))?;
-    atomic_file::write(&folder.join("config.toml"), text.as_bytes())?;
+    atomic_file::write(&folder.join("config.toml"), place.config.as_bytes())?;
     let journal = Journal::open(&folder.join("metrics.jsonl"), place.steps)?;
-    let mut run = Run { config, folder, checkpoint, looks, text, journal, place, learner, progress };
+    let mut run = Run { config, folder, checkpoint, looks, journal, place, learner, progress };
     run.steps(until)
 }
 
 /// Where the run stands: at its start, or where `checkpoint` says, whose state the learner then has.
 fn begin<S: StageSettings>(config: &Config<S>, checkpoint: &Path, resumes: bool, learner: &mut dyn Learner) -> Result<Place, Error> {
+    let text = config.text()?;
     match (checkpoint.exists(), resumes) {
         (false, false) => {
             let stage = S::STAGE.to_owned();
-            Ok(Place { stage, steps: 0, skipped: 0, skipped_in_a_row: 0, pending: Sums::default() })
+            Ok(Place { stage, config: text, steps: 0, skipped: 0, skipped_in_a_row: 0, pending: Sums::default() })
         }
         (true, false) => {
             Err(Error::flag("--out", format!("{} is there already; add --resume, or name another folder", checkpoint.display())))
@@ -75,12 +75,12 @@ fn begin<S: StageSettings>(config: &Config<S>, checkpoint: &Path, resumes: bool,
             if saved.place.stage != S::STAGE {
                 return Err(Error::flag("--resume", format!("this is a run of the stage {}", saved.place.stage)));
             }
-            let old = Config::<S>::parse(&saved.config).map_err(|reason| Error::broken(checkpoint, reason))?;
+            let old = Config::<S>::parse(&saved.place.config).map_err(|reason| Error::broken(checkpoint, reason))?;
             if let Some(difference) = config.difference(&old)? {
                 return Err(Error::flag("--resume", format!("{difference}; put it back, or begin a new run in another folder")));
             }
             saved.restore(checkpoint, learner)?;
-            Ok(saved.place)
+            Ok(Place { config: text, ..saved.place })
         }
     }
 }
@@ -90,7 +90,6 @@ struct Run<'a, S> {
     folder: &'a Path,
     checkpoint: PathBuf,
     looks: PathBuf,
-    text: String,
     journal: Journal,
     place: Place,
     learner: Box<dyn Learner>,
@@ -103,7 +102,6 @@ impl<S: StageSettings> Run<'_, S> {
         let every = |interval: u64, done: u64| interval > 0 && done.is_multiple_of(interval);
         let bar = progress.stage(S::STAGE, Some(until));
         bar.advance_to(self.place.steps);
-        let mut saved_at = self.place.steps;
         let mut pace = Pace::new();
         while self.place.steps < until {
             self.step()?;
@@ -121,7 +119,6 @@ impl<S: StageSettings> Run<'_, S> {
             let stops = watch::check_stop().is_err();
             if every(run.checkpoint_every, done) || done == until || stops {
                 self.save()?;
-                saved_at = done;
                 pace.begin();
             }
             if stops && done < until {
@@ -131,7 +128,6 @@ impl<S: StageSettings> Run<'_, S> {
         }
         bar.end();
         progress.note(format!("{} steps done, {} skipped; {}", self.place.steps, self.place.skipped, self.checkpoint.display()));
-        debug_assert_eq!(saved_at, self.place.steps);
         Ok(())
     }
 
@@ -179,12 +175,12 @@ impl<S: StageSettings> Run<'_, S> {
     }
 
     fn save(&mut self) -> Result<(), Error> {
-        checkpoint::save(&self.checkpoint, &self.place, &self.text, self.learner.as_mut())?;
+        checkpoint::save(&self.checkpoint, &self.place, self.learner.as_mut())?;
         let path = self.folder.join("weights.safetensors");
         let metadata = BTreeMap::from([
             ("turbowan.stage".to_owned(), S::STAGE.to_owned()),
             ("turbowan.step".to_owned(), self.place.steps.to_string()),
-            ("turbowan.train.config".to_owned(), self.text.clone()),
+            ("turbowan.train.config".to_owned(), self.place.config.clone()),
         ]);
         let mut bytes = Vec::new();
         self.learner.weights()?.write(&mut bytes, &metadata).map_err(|error| Error::broken(&path, error))?;
@@ -233,3 +229,6 @@ fn short(value: f64) -> String {
         _ => format!("{value:.3e}"),
     }
 }
+
+#[cfg(test)]
+pub(in crate::train) mod tests;

@@ -10,7 +10,9 @@ pub mod frame;
 mod journal;
 mod learner;
 pub mod optimisation;
+pub mod sheet;
 pub mod text;
+pub mod vae;
 
 use std::path::Path;
 
@@ -26,6 +28,8 @@ use crate::progress::Progress;
 /// What can be trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
+    /// The video autoencoder, on crops of clips.
+    Vae,
     /// The text encoder, on the attributes of captions.
     Text,
 }
@@ -37,6 +41,7 @@ impl Stage {
     /// As [`Config::read`] and [`frame::train`].
     pub fn train(self, config: &Path, folder: &Path, plan: Plan, progress: &Progress) -> Result<(), Error> {
         match self {
+            Self::Vae => frame::train(&Config::<vae::VaeSettings>::read(config)?, folder, plan, progress),
             Self::Text => frame::train(&Config::<text::TextSettings>::read(config)?, folder, plan, progress),
         }
     }

@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn a_loss_falls_and_the_average_follows() {
         for matrices in [MatrixMethod::Muon, MatrixMethod::Adamw] {
-            let settings = OptimiserSettings { matrices, rate: 0.02, ema: 0.9, ..OptimiserSettings::default() };
+            let settings = OptimiserSettings { matrices, rate: 0.1, ema: 0.9, ..OptimiserSettings::default() };
             let mut own = parameters();
             let mut optimisation = Optimisation::new(&settings, 200, &learning(&mut own), |_| true).unwrap();
             let loss = |own: &Parameters| own.iter().flat_map(|p| p.values()).map(|v| f64::from(*v).powi(2)).sum::<f64>();
