@@ -1,5 +1,6 @@
 //! Buffers that start on a cache line, for panels that vector loads walk through.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
@@ -67,6 +68,12 @@ impl<T: Plain> Aligned<T> {
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.lines.len() * LINE_BYTES
+    }
+}
+
+impl<T> fmt::Debug for Aligned<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} values", self.len)
     }
 }
 

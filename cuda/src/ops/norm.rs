@@ -10,6 +10,7 @@
 //! number of threads nor on the instruction set.
 
 pub mod channel;
+pub mod channel_gradient;
 pub mod device;
 pub mod gradient;
 

@@ -41,10 +41,11 @@ pub trait VaeBackend {
     fn upload(&self, values: &[f32], size: FrameSize) -> Result<Self::Frame>;
     /// Copies values out.
     fn download(&self, frame: &Self::Frame) -> Result<Vec<f32>>;
-    /// Prepares a convolution: `weight [out, input, kt, kh, kw]`, `bias [out]`.
-    fn load_convolution(&self, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Result<Self::Convolution>;
-    /// Prepares the weight of a channel norm.
-    fn load_gamma(&self, gamma: Vec<f32>) -> Result<Self::Gamma>;
+    /// Prepares a convolution: `weight [out, input, kt, kh, kw]`, `bias [out]`. They are part `part` of the tensors `name.weight` and
+    /// `name.bias`, which is for a backend that keeps parameters apart.
+    fn load_convolution(&self, name: &str, part: usize, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Result<Self::Convolution>;
+    /// Prepares the weight of a channel norm, the tensor `name`.
+    fn load_gamma(&self, name: &str, gamma: Vec<f32>) -> Result<Self::Gamma>;
 
     /// The convolution of `kt` frames, the oldest first; an absent frame counts as zero.
     fn convolve(&self, window: &[Option<&Self::Frame>], layer: &Self::Convolution) -> Result<Self::Frame>;

@@ -35,13 +35,13 @@ impl<B: VaeBackend> Loader<'_, B> {
         turbowan_cuda::Error::expect_len("convolution weight", &weight, parts * shape.weight_values())?;
         turbowan_cuda::Error::expect_len("convolution bias", &bias, parts * shape.output)?;
         let weight = &weight[part * shape.weight_values()..][..shape.weight_values()];
-        self.backend.load_convolution(shape, weight, &bias[part * shape.output..][..shape.output])
+        self.backend.load_convolution(name, part, shape, weight, &bias[part * shape.output..][..shape.output])
     }
 
     fn gamma(&self, name: &str, channels: usize) -> Result<B::Gamma> {
         let gamma = self.source.take(name)?.to_f32();
         turbowan_cuda::Error::expect_len("norm weight", &gamma, channels)?;
-        self.backend.load_gamma(gamma)
+        self.backend.load_gamma(name, gamma)
     }
 }
 

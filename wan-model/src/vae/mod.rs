@@ -15,11 +15,13 @@ mod latent;
 mod layers;
 mod plan;
 mod tiling;
+mod train;
 
 pub use latent::{Clip, LatentStatistics, Window, to_bytes};
 pub use layers::{COLORS, Side};
 pub use plan::VaePlan;
 pub use tiling::Tiling;
+pub use train::{TrainVae, VaeLosses, VaeObjective};
 
 use crate::backend::vae::{FrameSize, VaeBackend};
 use crate::checkpoint::TensorSource;

@@ -10,7 +10,7 @@ use turbowan_wan_model::config::TensorSpec;
 const STEPS: [f64; 4] = [0.02, 0.007, 0.0025, 0.0009];
 /// Largest error of a directional derivative, as a share of the gradient's length: what rounding leaves at that step.
 /// A missing or doubled term shows as 0.1 and more.
-const BOUND: f64 = 2e-3;
+pub const BOUND: f64 = 2e-3;
 /// A gradient that changes the loss by less than this share of what the strongest does is held to that share: its
 /// differences drown in the rounding of the loss.
 const FLOOR: f64 = 1e-3;
@@ -37,9 +37,9 @@ fn length(x: &[f64]) -> f64 {
 }
 
 /// Holds the gradients of every parameter against differences of `loss`, along the gradient itself (which finds a wrong
-/// length, or a part that points elsewhere) and along a random direction (which finds a missing part). `at` gives the
+/// length, or a part that points elsewhere) and along a random direction (which finds a missing part), to within `bound`. `at` gives the
 /// parameters to be changed, `loss` the loss as they are then. Gives back the largest error.
-pub fn check<N>(network: &mut N, at: impl Fn(&mut N) -> &mut Parameters, loss: impl Fn(&mut N) -> f64) -> f64 {
+pub fn check<N>(network: &mut N, at: impl Fn(&mut N) -> &mut Parameters, loss: impl Fn(&mut N) -> f64, bound: f64) -> f64 {
     let found: Vec<(String, Vec<f32>, Vec<f64>)> = at(network)
         .iter()
         .map(|p| (p.name().to_owned(), p.values().to_vec(), p.gradient().iter().map(|g| f64::from(*g)).collect()))
@@ -72,12 +72,12 @@ pub fn check<N>(network: &mut N, at: impl Fn(&mut N) -> &mut Parameters, loss: i
                 let slope = (8.0 * (moved(step) - moved(-step)) - (moved(2.0 * step) - moved(-2.0 * step))) / (12.0 * step);
                 slopes.push(slope);
                 error = error.min((slope - along).abs() / scale);
-                if error < BOUND {
+                if error < bound {
                     break;
                 }
             }
             moved(0.0);
-            assert!(error < BOUND, "{name}, direction {turn}: differences give {slopes:?}, the gradient {along:e} of {total:e}");
+            assert!(error < bound, "{name}, direction {turn}: differences give {slopes:?}, the gradient {along:e} of {total:e}");
             worst = worst.max(error);
         }
     }

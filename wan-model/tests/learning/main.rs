@@ -5,3 +5,4 @@
 mod differences;
 mod text;
 mod transformer;
+mod vae;

@@ -58,7 +58,7 @@ fn every_gradient_matches_differences_of_the_loss() {
         let states = case.tape.download(&case.encode().unwrap()).unwrap();
         states.iter().zip(&weighing()).map(|(v, w)| f64::from(*v) * f64::from(*w)).sum()
     };
-    let worst = differences::check(&mut case, |case| case.tape.parameters_mut(), loss);
+    let worst = differences::check(&mut case, |case| case.tape.parameters_mut(), loss, differences::BOUND);
     println!("worst error {worst:.1e}");
 }
 

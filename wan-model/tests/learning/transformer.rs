@@ -112,7 +112,7 @@ fn every_gradient_matches_differences_of_the_loss() {
         case.backward(&mut dit);
         let weighing = case.weighing();
         let loss = |dit: &mut TrainDit| case.forward(dit).iter().zip(&weighing).map(|(v, w)| f64::from(*v) * f64::from(*w)).sum();
-        let worst = differences::check(&mut dit, TrainDit::parameters_mut, loss);
+        let worst = differences::check(&mut dit, TrainDit::parameters_mut, loss, differences::BOUND);
         println!("{:?} {} heads: worst error {worst:.1e}", case.attention, case.config.heads);
     }
 }

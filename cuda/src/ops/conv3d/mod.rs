@@ -17,6 +17,7 @@
 //! pixel sees two source lines and two source columns, so nine taps become four and the doubled frame is never stored.
 
 pub mod device;
+pub mod gradient;
 mod packed;
 pub mod packing;
 mod run;
@@ -100,7 +101,7 @@ pub enum ConvThen {
 }
 
 /// A convolution, its weight packed for one instruction set.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Conv3d {
     shape: ConvShape,
     isa: Isa,

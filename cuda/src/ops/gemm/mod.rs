@@ -31,7 +31,7 @@ mod halves;
 pub(crate) mod interleave;
 mod matmul;
 mod packed;
-mod panel;
+pub(crate) mod panel;
 pub(crate) mod tile;
 pub(crate) mod wgmma;
 #[cfg(target_arch = "x86_64")]

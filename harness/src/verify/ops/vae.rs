@@ -74,7 +74,7 @@ impl Frame {
 impl Prepared for Frame {
     fn host(&self) -> Result<Vec<Output>, Fault> {
         let host = HostFrames::new(self.rounding);
-        let (x, gamma) = (host.upload(&self.x, self.size)?, host.load_gamma(self.gamma.clone())?);
+        let (x, gamma) = (host.upload(&self.x, self.size)?, host.load_gamma("gamma", self.gamma.clone())?);
         let out = match self.then {
             ChannelNormThen::Nothing => host.norm(&x, &gamma)?,
             ChannelNormThen::Silu => host.norm_silu(&x, &gamma)?,

@@ -140,13 +140,13 @@ impl VaeBackend for DeviceFrames {
         Ok(from_stored(&frame.memory.values.to_vec()?, frame.size.channels)?)
     }
 
-    fn load_convolution(&self, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Result<DeviceConvolution> {
+    fn load_convolution(&self, _name: &str, _part: usize, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Result<DeviceConvolution> {
         let packing = Packing::new(shape, 1)?;
         let (weight, bias) = packing.pack(weight, bias)?;
         Ok(DeviceConvolution { packing, weight: self.stream.upload(&weight)?, bias: self.stream.upload(&bias)? })
     }
 
-    fn load_gamma(&self, gamma: Vec<f32>) -> Result<Buffer<bf16>> {
+    fn load_gamma(&self, _name: &str, gamma: Vec<f32>) -> Result<Buffer<bf16>> {
         Ok(self.stream.upload(&to_stored(&gamma, gamma.len())?)?)
     }
 

@@ -138,11 +138,11 @@ impl VaeBackend for HostFrames {
         Ok(frame.values().to_vec())
     }
 
-    fn load_convolution(&self, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Result<Conv3d> {
+    fn load_convolution(&self, _name: &str, _part: usize, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Result<Conv3d> {
         Ok(Conv3d::pack(shape, weight, bias, self.rounding)?)
     }
 
-    fn load_gamma(&self, mut gamma: Vec<f32>) -> Result<Vec<f32>> {
+    fn load_gamma(&self, _name: &str, mut gamma: Vec<f32>) -> Result<Vec<f32>> {
         self.rounding.apply_row(&mut gamma);
         Ok(gamma)
     }
@@ -225,7 +225,7 @@ mod tests {
 
     fn doubling(backend: &HostFrames) -> Conv3d {
         let shape = ConvShape { input: 2, output: 2, kernel: [1, 1, 1], sampling: Sampling::Same };
-        backend.load_convolution(shape, &[2.0, 0.0, 0.0, 2.0], &[0.0, 0.0]).unwrap()
+        backend.load_convolution("", 0, shape, &[2.0, 0.0, 0.0, 2.0], &[0.0, 0.0]).unwrap()
     }
 
     #[test]

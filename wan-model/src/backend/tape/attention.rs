@@ -41,7 +41,8 @@ impl Tape {
         self.dense(qkv, shape.with_layout(HeadLayout::Blhd))
     }
 
-    fn dense(&self, qkv: [&TapeTensor; 3], shape: AttnShape) -> Result<TapeTensor> {
+    /// Softmax attention over all keys.
+    pub(super) fn dense(&self, qkv: [&TapeTensor; 3], shape: AttnShape) -> Result<TapeTensor> {
         let (width, slots) = (qkv[0].width, qkv.map(|x| self.slot(x)));
         let qkv = qkv.map(|x| self.values(x));
         let [q, k, v] = &qkv;

@@ -16,6 +16,7 @@
 
 mod attention;
 mod backend;
+pub mod frames;
 mod linear;
 mod norm;
 pub mod parameters;
@@ -28,6 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use turbowan_cuda::ops::rope::RopeTable;
 
+pub use frames::{TapeFrame, TapeFrames};
 pub use linear::TapeLinear;
 pub use parameters::{Parameter, Parameters, StoredParameters};
 pub use record::{Gradients, Recording, TapeTensor};
