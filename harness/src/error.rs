@@ -41,6 +41,43 @@ pub enum Error {
     /// The models refused.
     #[error(transparent)]
     Model(#[from] turbowan_wan_model::Error),
+    /// Training refused.
+    #[error(transparent)]
+    Method(#[from] turbowan_rcm::Error),
+    /// The world of clips refused.
+    #[error(transparent)]
+    World(#[from] turbowan_world::Error),
+    /// A number of a training step is none.
+    #[error("{what} is not a finite number")]
+    NotFinite {
+        /// Which.
+        what: String,
+    },
+    /// Training met no number but NaN or infinity for too long.
+    #[error(
+        "{skipped} steps in a row up to step {steps} gave no number ({reason}); lower the learning rate, or go on from the checkpoint in {}",
+        folder.display()
+    )]
+    Diverged {
+        /// The step, from 0.
+        steps: u64,
+        /// Steps in a row.
+        skipped: u64,
+        /// What the last one met.
+        reason: Box<Error>,
+        /// The run's folder.
+        folder: PathBuf,
+    },
+    /// A training was stopped by the user; it can be taken up again.
+    #[error("stopped after step {steps}; go on with: turbowan train {stage} CONFIG --out {} --resume", folder.display())]
+    Paused {
+        /// The stage.
+        stage: &'static str,
+        /// Steps done.
+        steps: u64,
+        /// The run's folder.
+        folder: PathBuf,
+    },
     /// A fixture could not be replayed.
     #[error(transparent)]
     Conform(#[from] crate::conform::Error),
@@ -79,10 +116,22 @@ impl Error {
         Self::Broken { path: path.to_owned(), reason: reason.to_string() }
     }
 
+    /// Whether it is about NaN or infinity: a step of training that met it is skipped.
+    pub fn is_not_finite(&self) -> bool {
+        use turbowan_rcm::Error::GradientNotFinite;
+        use turbowan_wan_model::Error as Model;
+        matches!(
+            self,
+            Self::NotFinite { .. }
+                | Self::Method(GradientNotFinite { .. })
+                | Self::Model(Model::NotFinite { .. } | Model::Sampling(GradientNotFinite { .. }))
+        )
+    }
+
     /// The exit code of the process: 130 after Ctrl-C as shells do, 2 for flags, 1 for everything else.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Stopped { .. } | Self::StoppedEarly => 130,
+            Self::Stopped { .. } | Self::StoppedEarly | Self::Paused { .. } => 130,
             Self::Flag { .. } => 2,
             _ => 1,
         }

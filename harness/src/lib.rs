@@ -13,6 +13,7 @@ pub mod report;
 pub mod request;
 pub mod run;
 pub mod sidecar;
+pub mod train;
 pub mod verify;
 pub mod video;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, report, rerun, verify};
+use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, report, rerun, train, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -33,6 +33,8 @@ enum Command {
     Compare(compare::Compare),
     /// Pages about this program, written from what it holds.
     Report(report::Report),
+    /// A part of a small model, trained on the world of moving shapes.
+    Train(train::Train),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
     /// A small model with random weights, in the official layout.
@@ -52,6 +54,7 @@ fn main() -> ExitCode {
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Train(args) => train::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };

@@ -11,4 +11,5 @@ pub mod inspect;
 mod locate;
 pub mod report;
 pub mod rerun;
+pub mod train;
 pub mod verify;

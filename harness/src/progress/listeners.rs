@@ -137,8 +137,8 @@ fn ended(stage: &StageTime) -> String {
     format!("{}: done in {}{peak}", stage.stage, time(stage.elapsed.as_secs_f64()))
 }
 
-/// `0.42 s`, `12.3 s`, `4 min 05 s`, `1 h 02 min`.
-fn time(seconds: f64) -> String {
+/// A time in words: `0.42 s`, `12.3 s`, `4 min 05 s`, `1 h 02 min`.
+pub fn time(seconds: f64) -> String {
     match seconds {
         ..9.995 => format!("{seconds:.2} s"),
         ..119.95 => format!("{seconds:.1} s"),

@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Serialize, Serializer};
 
-pub use listeners::{Bars, JsonLines, Lines};
+pub use listeners::{Bars, JsonLines, Lines, time};
 pub use memory::peak_memory;
 
 /// Something that a listener can hear. As JSON it is one object with its kind under `event`.

@@ -3,18 +3,15 @@
 
 use crate::text::TokenizerFile;
 
-/// Words of captions: things, colours, motions, places, and what joins them.
-const WORDS: &str = "a an the on in at of and with to its is it over under across from into while around against through \
-red green blue yellow purple orange black white gray grey cyan crimson scarlet emerald azure golden violet dark bright \
-ball circle disc square box block triangle star shape object \
-moves moving slides drifts glides travels goes flies bounces rolls jumps falls rises stays rests grows growing shrinks \
-shrinking orbits orbiting circles turns still steady bigger smaller expands contracts loop \
-left right up down upward downward leftward rightward upwards downwards center middle side \
-background ground floor sky field screen scene video clip shows showing there canvas backdrop \
-cat dog man woman walks street city water sea mountain forest camera slowly fast stylish tokyo neon light night day";
+/// Words of captions: what joins them, things and places, colours, motions.
+const WORDS: &str = "a an the on in of to and it is with over against around there video \
+background backdrop ground canvas screen circle ball disc square box block triangle star \
+red crimson scarlet green emerald blue azure yellow golden purple violet orange black white gray grey cyan \
+moves slides drifts glides goes flies falls rises stays rests grows growing expands shrinks shrinking contracts orbits orbiting circles \
+left leftward right rightward up upward upwards down downward downwards still steady bigger smaller";
 
 /// Characters of Chinese captions.
-const CHINESE: &str = "一个的在红绿蓝黄紫橙黑白灰青色球圆形方三角星向左右上下移动静止变大小绕圈背景前中是着";
+const CHINESE: &str = "一个的在着上中前背景红绿蓝黄紫橙黑白灰青色球圆形方三角星向左右下移动静止变大小绕圈";
 
 /// The small encoder's tokenizer: the pieces below, behind the special ones and the bytes.
 pub fn tokenizer() -> TokenizerFile {

@@ -138,6 +138,11 @@ impl Parameters {
         self.list.iter_mut()
     }
 
+    /// Name, shape, values and gradient of those that learn, in order, the last two to be changed.
+    pub fn learning_mut(&mut self) -> impl Iterator<Item = (&str, &[usize], &mut [f32], &mut [f32])> {
+        self.list.iter_mut().filter(|parameter| parameter.learns).map(Parameter::parts_mut)
+    }
+
     /// The one called `name`.
     pub fn get(&self, name: &str) -> Option<&Parameter> {
         self.by_name.get(name).map(|index| &self.list[*index])
@@ -324,6 +329,8 @@ mod tests {
         parameters.learn_only(|name| name == "a.bias");
         assert_eq!(parameters.learning_values(), 2);
         assert!(parameters.get("b.weight").unwrap().gradient().is_empty());
+        let learning: Vec<_> = parameters.learning_mut().map(|(name, shape, ..)| (name.to_owned(), shape.to_vec())).collect();
+        assert_eq!(learning, [("a.bias".to_owned(), vec![2])]);
         parameters.get_mut("a.bias").unwrap().gradient_mut()[0] = 3.0;
         parameters.zero_gradients();
         assert_eq!(parameters.get("a.bias").unwrap().gradient(), [0.0, 0.0]);

@@ -1,0 +1,48 @@
+//! Training: a frame that every stage runs in, and the stages.
+//!
+//! A stage is its settings, a table of the configuration with [`StageSettings`], and what they make, a [`Learner`]. The [frame](frame)
+//! steps it, keeps the files of the run's folder, tells how it goes, and skips a step whose numbers are none. A run that was stopped goes
+//! on to the bits of one that was not.
+
+mod checkpoint;
+mod config;
+pub mod frame;
+mod journal;
+mod learner;
+pub mod optimisation;
+pub mod sheet;
+pub mod text;
+pub mod vae;
+
+use std::path::Path;
+
+use clap::ValueEnum;
+
+pub use config::{Config, RunSettings, StageSettings};
+pub use frame::Plan;
+pub use learner::{Learner, Metrics};
+
+use crate::error::Error;
+use crate::progress::Progress;
+
+/// What can be trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// The video autoencoder, on crops of clips.
+    Vae,
+    /// The text encoder, on the attributes of captions.
+    Text,
+}
+
+impl Stage {
+    /// Trains it under the configuration in the file `config`, in `folder`.
+    ///
+    /// # Errors
+    /// As [`Config::read`] and [`frame::train`].
+    pub fn train(self, config: &Path, folder: &Path, plan: Plan, progress: &Progress) -> Result<(), Error> {
+        match self {
+            Self::Vae => frame::train(&Config::<vae::VaeSettings>::read(config)?, folder, plan, progress),
+            Self::Text => frame::train(&Config::<text::TextSettings>::read(config)?, folder, plan, progress),
+        }
+    }
+}
