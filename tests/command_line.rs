@@ -212,3 +212,22 @@ fn doctor_says_what_every_operation_runs_on_and_why() {
         assert!(op["kernel"].is_string() || (op["runs_on"] == "host" && op["why"].is_string()), "{op}");
     }
 }
+
+#[test]
+fn a_training_is_stopped_and_goes_on_and_its_folder_is_guarded() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "[run]\nsteps = 3\nlog_every = 1\n[text]\nbatch = 2\nlook_captions = 4\n";
+    std::fs::write(folder.path().join("text.toml"), config).unwrap();
+    let train = ["train", "text", "text.toml", "--out", "run"];
+    succeed(folder.path(), &[&train[..], &["--steps", "2"]].concat());
+    let refusal = turbowan(folder.path(), &train);
+    assert_eq!(refusal.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refusal.stderr).contains("add --resume"));
+    succeed(folder.path(), &[&train[..], &["--resume"]].concat());
+    let lines = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
+    let steps: Vec<u64> = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 3, 3], "three steps and a look");
+    for name in ["config.toml", "checkpoint.safetensors", "weights.safetensors", "looks"] {
+        assert!(folder.path().join("run").join(name).exists(), "{name}");
+    }
+}

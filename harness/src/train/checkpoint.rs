@@ -71,8 +71,8 @@ impl View for Flat<'_> {
 
     fn data_len(&self) -> usize {
         match &self.values {
-            ValuesMut::F32(values) => size_of_val::<[f32]>(values),
-            ValuesMut::U64(values) => size_of_val::<[u64]>(values),
+            ValuesMut::F32(values) => size_of_val(&**values),
+            ValuesMut::U64(values) => size_of_val(&**values),
         }
     }
 }

@@ -41,7 +41,7 @@ pub struct OptimiserSettings {
     pub floor: f64,
     /// Longest gradient, all parameters as one vector; 0 for any.
     pub clip: f64,
-    /// Share of the average that a step keeps, in `[0, 1)`.
+    /// Share of the average that a step keeps, in `[0, 1)`; early steps keep less, so that the start is soon forgotten.
     pub ema: f64,
     /// Passes whose gradients are averaged for a step.
     pub accumulate: u64,
@@ -140,6 +140,8 @@ impl OptimiserSettings {
 pub struct Optimisation {
     optimiser: Optimiser<Blocked>,
     ema: Ema,
+    /// Share of the average that a late step keeps.
+    keeps: f64,
     rate: LearningRate,
     clip: f64,
     passes: u64,
@@ -166,6 +168,7 @@ impl Optimisation {
         Ok(Self {
             optimiser: Optimiser::with_product(settings.groups(), parameters, group, Blocked)?,
             ema: Ema::new(EmaRate::constant(settings.ema)?, parameters),
+            keeps: settings.ema,
             rate: settings.learning_rate(steps),
             clip: settings.clip,
             passes: settings.accumulate,
@@ -190,7 +193,9 @@ impl Optimisation {
         let norm = gradient::clip(parameters, most)?;
         let rate = self.rate.at(step);
         self.optimiser.step(parameters, rate)?;
-        self.ema.update(parameters, self.optimiser.steps())?;
+        let steps = self.optimiser.steps();
+        self.ema.rate = EmaRate::Constant(kept(self.keeps, steps));
+        self.ema.update(parameters, steps)?;
         Ok(vec![("gradient_norm".to_owned(), norm), ("rate".to_owned(), rate)])
     }
 
@@ -210,6 +215,11 @@ impl Optimisation {
         let parts = self.optimiser.state_mut().into_iter().chain(self.ema.state_mut());
         parts.map(|slice| SliceMut { name: format!("{prefix}{}", slice.name), values: slice.values }).collect()
     }
+}
+
+/// Share of the average that step `steps`, counted from 1, keeps: an average over a tenth of the run so far, until `most` is more.
+fn kept(most: f64, steps: u64) -> f64 {
+    most.min((1 + steps) as f64 / (10 + steps) as f64)
 }
 
 /// Those that learn, as an optimiser takes them.
@@ -308,6 +318,14 @@ mod tests {
         assert!(error.is_not_finite(), "{error}");
         assert!(own.iter().zip(parameters().iter()).all(|(a, b)| a.values() == b.values()));
         assert!(finite("loss", f64::NAN).unwrap_err().is_not_finite());
+    }
+
+    #[test]
+    fn the_average_soon_forgets_the_start() {
+        assert!(kept(0.995, 1) < 0.2 && kept(0.995, 100) > 0.9);
+        assert_eq!(kept(0.995, 10_000), 0.995);
+        let left: f64 = (1..=100).map(|steps| kept(0.995, steps)).product();
+        assert!(left < 1e-6, "{left} of the start is left after 100 steps");
     }
 
     #[test]

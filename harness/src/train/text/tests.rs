@@ -23,7 +23,7 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bits_and_learns() {
     use crate::train::{Config, Plan, frame};
 
     let run = RunSettings { steps: 12, seed: 5, log_every: 3, checkpoint_every: 4, look_every: 0 };
-    let optimiser = OptimiserSettings { warm_up: 2, ema: 0.5, accumulate: 2, ..TextSettings::default().optimiser };
+    let optimiser = OptimiserSettings { rate: 0.01, warm_up: 2, ema: 0.5, accumulate: 2, ..TextSettings::default().optimiser };
     let config = Config { run, stage: TextSettings { batch: 8, look_captions: 20, start: None, optimiser } };
     let go = |folder: &Path, resumes, until| {
         frame::train(&config, folder, Plan { resumes, until }, &Progress::new(Style::Silent.listener())).unwrap();
@@ -37,7 +37,7 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bits_and_learns() {
     let lines = journal(whole.path());
     let loss = |line: usize| lines[line]["loss"].as_f64().unwrap();
     // At the start the heads are zero: ln 4 + ln 6 + ln 4 + ln 8.
-    assert!(loss(0) < 6.7 && loss(3) < 0.9 * loss(0), "{lines:?}");
+    assert!(loss(0) < 6.7 && loss(3) < 0.93 * loss(0), "{lines:?}");
     let weights = Checkpoint::open(whole.path().join("weights.safetensors")).unwrap();
     assert!(Parameters::read(&weights, &tiny::text_config().tensors()).is_ok());
     assert!(!weights.names().any(|name| name.contains("heads")), "the heads are thrown away");
