@@ -11,12 +11,14 @@
 //! Source: `rcm/tokenizers/wan2pt1.py` of the official code.
 
 mod blocks;
+mod fold;
 mod latent;
 mod layers;
 mod plan;
 mod tiling;
 mod train;
 
+pub use fold::fold_statistics;
 pub use latent::{Clip, LatentStatistics, Window, to_bytes};
 pub use layers::{COLORS, Side};
 pub use plan::VaePlan;

@@ -5,8 +5,8 @@
 //! loss = l1 mean |y - x| + edges (mean |d/dh (y - x)| + mean |d/dw (y - x)|) + kl mean (mu^2 + exp(logvar) - 1 - logvar) / 2
 //! ```
 //!
-//! It is the network of [`Vae`] on [`TapeFrames`]. Latents are those of the network, not yet normalised; when training ends
-//! [`TrainVae::fold_statistics`] gives them the mean and deviation that Wan's pipelines expect, inside the weights.
+//! It is the network of [`Vae`] on [`TapeFrames`]. Latents are those of the network, not yet normalised; [`fold_statistics`](super::fold_statistics)
+//! gives them the mean and deviation that Wan's pipelines expect, inside the weights.
 
 use super::blocks::{Layer, Memory, feed};
 use super::latent::{Clip, LatentStatistics};
@@ -131,49 +131,6 @@ impl TrainVae {
             })?;
         }
         Ok(out)
-    }
-
-    /// Changes `conv1` and `conv2` so that latents whose channels have the mean and deviation of `found` (before any normalising) have those of
-    /// `wanted`, and decode to the same video.
-    ///
-    /// # Errors
-    /// Statistics of another number of channels, or a deviation that is zero or not finite.
-    pub fn fold_statistics(&mut self, found: &LatentStatistics, wanted: &LatentStatistics) -> Result<()> {
-        let z_dim = self.vae.config.z_dim;
-        found.check(z_dim)?;
-        wanted.check(z_dim)?;
-        // z' = ratio z + shift
-        let ratio: Vec<f32> = wanted.std.iter().zip(&found.std).map(|(wanted, found)| wanted / found).collect();
-        let shift: Vec<f32> = (0..z_dim).map(|c| wanted.mean[c] - ratio[c] * found.mean[c]).collect();
-        let parameters = self.vae.backend.parameters_mut();
-        let mut change = |name: &str, change: &mut dyn FnMut(&mut [f32])| {
-            if let Some(parameter) = parameters.get_mut(name) {
-                change(parameter.values_mut());
-            }
-        };
-        change("conv1.weight", &mut |weight| {
-            for (row, ratio) in weight.chunks_exact_mut(2 * z_dim).zip(&ratio) {
-                row.iter_mut().for_each(|value| *value *= ratio);
-            }
-        });
-        change("conv1.bias", &mut |bias| {
-            let (mean, log_variance) = bias.split_at_mut(z_dim);
-            for (c, (mean, log_variance)) in mean.iter_mut().zip(log_variance).enumerate() {
-                *mean = *mean * ratio[c] + shift[c];
-                *log_variance += 2.0 * ratio[c].ln();
-            }
-        });
-        let mut moved = vec![0.0f32; z_dim];
-        change("conv2.weight", &mut |weight| {
-            for (row, moved) in weight.chunks_exact_mut(z_dim).zip(&mut moved) {
-                for (c, value) in row.iter_mut().enumerate() {
-                    *value /= ratio[c];
-                    *moved += *value * shift[c];
-                }
-            }
-        });
-        change("conv2.bias", &mut |bias| bias.iter_mut().zip(&moved).for_each(|(bias, moved)| *bias -= moved));
-        Ok(())
     }
 }
 

@@ -3,10 +3,10 @@
 use turbowan_cuda::Rounding;
 use turbowan_reference::inputs::normal;
 use turbowan_wan_model::backend::host::vae::HostFrames;
-use turbowan_wan_model::backend::tape::StoredParameters;
+use turbowan_wan_model::backend::tape::{Parameters, StoredParameters};
 use turbowan_wan_model::checkpoint::Dtype;
 use turbowan_wan_model::config::VaeConfig;
-use turbowan_wan_model::vae::{Clip, LatentStatistics, Side, Tiling, TrainVae, Vae, VaeObjective};
+use turbowan_wan_model::vae::{Clip, LatentStatistics, Side, Tiling, TrainVae, Vae, VaeObjective, fold_statistics};
 
 use crate::differences;
 
@@ -89,7 +89,7 @@ fn folded_statistics_change_latents_and_not_videos() {
     let mut vae = TrainVae::load(&weights, &config()).unwrap();
     let found = LatentStatistics { mean: vec![0.3, -0.2, 1.0], std: vec![0.5, 2.0, 1.5] };
     let wanted = LatentStatistics { mean: vec![-1.0, 0.5, 0.25], std: vec![2.5, 1.5, 1.0] };
-    vae.fold_statistics(&found, &wanted).unwrap();
+    fold_statistics(vae.parameters_mut(), &found, &wanted).unwrap();
     let folded = vae.parameters_mut().stored(|_| Dtype::F32);
     let load = |weights: &StoredParameters, statistics: &LatentStatistics| {
         Vae::load(HostFrames::new(Rounding::None), weights, &config(), statistics.clone(), &[Side::Encoder, Side::Decoder]).unwrap()
@@ -104,7 +104,9 @@ fn folded_statistics_change_latents_and_not_videos() {
             assert!(largest < 2e-5, "{largest}");
         }
     }
-    assert!(vae.fold_statistics(&LatentStatistics { mean: vec![0.0; 3], std: vec![0.0; 3] }, &wanted).is_err());
+    let flat = LatentStatistics { std: vec![0.0; 3], ..found.clone() };
+    assert!(fold_statistics(vae.parameters_mut(), &flat, &wanted).is_err());
+    assert!(fold_statistics(&mut Parameters::default(), &found, &wanted).is_err());
 }
 
 #[test]

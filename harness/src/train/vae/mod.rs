@@ -7,6 +7,7 @@
 
 mod crops;
 mod reconstruction;
+mod statistics;
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ use turbowan_wan_model::backend::tape::{Parameters, StoredParameters};
 use turbowan_wan_model::checkpoint::{Checkpoint, Dtype};
 use turbowan_wan_model::config::VaeConfig;
 use turbowan_wan_model::tiny::TinyTensors;
-use turbowan_wan_model::vae::{TrainVae, VaeObjective};
+use turbowan_wan_model::vae::{LatentStatistics, TrainVae, VaeObjective, fold_statistics};
 use turbowan_world::{Size, Split, World};
 
 use super::optimisation::{Optimisation, OptimiserSettings, finite, learning, weights_mut};
@@ -53,6 +54,8 @@ pub struct VaeSettings {
     pub freeze_encoder: bool,
     /// Deviation of the noise on a frozen encoder's latents.
     pub latent_noise: f32,
+    /// Clips that the mean and deviation of latents are taken from.
+    pub statistics_clips: usize,
     /// Clips that a look gives back, their side and their frames.
     pub look_clips: usize,
     /// See `look_clips`.
@@ -80,6 +83,7 @@ impl Default for VaeSettings {
             kl: 1e-4,
             freeze_encoder: false,
             latent_noise: 0.0,
+            statistics_clips: 32,
             look_clips: 48,
             look_side: 128,
             look_frames: 33,
@@ -122,6 +126,9 @@ impl VaeLearner {
         let sizes = settings.clips.iter().map(|[side, frames]| Size::new(*side, *frames)).collect::<Result<_, _>>()?;
         let source = Source { world: World::new(run.seed, Split::Seen), sizes, focused: settings.focused };
         [settings.early, settings.late].into_iter().try_for_each(|crops| source.check(crops))?;
+        if settings.statistics_clips == 0 {
+            return Err(Error::flag("vae", "statistics_clips is at least 1"));
+        }
         if ![settings.focused, settings.late_share].iter().all(|share| (0.0..=1.0).contains(share)) {
             return Err(Error::flag("vae", "focused and late_share are shares, from 0 to 1"));
         }
@@ -177,8 +184,12 @@ impl Learner for VaeLearner {
         reconstruction::look(&self.weights()?, &self.config, world, self.look_size, self.settings.look_clips, &path)
     }
 
+    /// Their latents have the mean and deviation that Wan's pipelines take off again.
     fn weights(&self) -> Result<StoredParameters, Error> {
-        Ok(self.optimisation.averaged(self.start.iter()).stored(|_| Dtype::F32))
+        let mut averaged = self.optimisation.averaged(self.start.iter());
+        let found = statistics::of_latents(&averaged.stored(|_| Dtype::F32), &self.config, &self.source, self.settings.statistics_clips)?;
+        fold_statistics(&mut averaged, &found, &LatentStatistics::of_channels(self.config.z_dim))?;
+        Ok(averaged.stored(|_| Dtype::F32))
     }
 }
 
