@@ -26,7 +26,9 @@ fn taken(parameters: &mut Parameters) -> Vec<f32> {
     let gradients = parameters.iter().flat_map(|parameter| parameter.gradient().iter().copied()).collect();
     parameters.zero_gradients();
     // an optimiser would change every value, so that the next step packs anew
-    parameters.iter_mut().for_each(|parameter| drop(parameter.values_mut()));
+    for parameter in parameters.iter_mut() {
+        parameter.values_mut();
+    }
     gradients
 }
 
