@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use turbowan_rcm::Stream;
 use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, TimeDistribution};
@@ -16,7 +16,7 @@ use super::look::LookSettings;
 use super::models::Models;
 use super::network::DitNet;
 use super::setting::Setting;
-use super::settings::{ExpertName, NetworkSettings, attention, over, transformer};
+use super::settings::{ExpertName, NetworkSettings, attention, transformer};
 use super::teacher::in_block;
 use super::terms::TimesSettings;
 use crate::error::Error;
@@ -48,7 +48,6 @@ pub struct AlignmentSettings {
     /// Whether blocks are run again on the way back.
     pub recompute: bool,
     /// How its weights follow.
-    #[serde(deserialize_with = "optimiser")]
     pub optimiser: OptimiserSettings,
     /// How it is looked at.
     pub look: LookSettings,
@@ -85,10 +84,6 @@ impl Default for AlignmentSettings {
             look: LookSettings::default(),
         }
     }
-}
-
-fn optimiser<'de, D: Deserializer<'de>>(given: D) -> Result<OptimiserSettings, D::Error> {
-    over(given, &AlignmentSettings::default().optimiser)
 }
 
 impl StageSettings for AlignmentSettings {

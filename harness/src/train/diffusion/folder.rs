@@ -37,7 +37,7 @@ pub(super) fn clips(folder: &Path, data: &Data, models: &Models, images: bool) -
     let hashes = files.iter().map(hash).collect::<Result<Vec<_>, Error>>()?;
     let key = json!({ "vae": models.vae_identity()?, "files": hashes, "side": data.side, "frames": data.frames, "images": images });
     let kept = Cache::new(&data.cache, &key)
-        .kept_or(shape, images, || encoded(models, shape, files.len(), images, |index| clip(&files[index])))?;
+        .kept_or(shape, images, || encoded(models, shape, files.len(), images, |index| clip(&files[index], data)))?;
     Ok(Clips { shape, kept, captions })
 }
 
@@ -88,7 +88,17 @@ fn tensor(path: &Path) -> Result<([usize; 4], Vec<f32>), Error> {
     }
 }
 
-fn clip(path: &Path) -> Result<Clip, Error> {
+/// A file's frames, which must have the size that `data` names.
+fn clip(path: &Path, data: &Data) -> Result<Clip, Error> {
+    let clip = frames(path)?;
+    let expected = [COLORS, data.frames, data.side, data.side];
+    if clip.shape() != expected {
+        return Err(Error::broken(path, format!("a clip of {:?}, the settings ask for {expected:?}", clip.shape())));
+    }
+    Ok(clip)
+}
+
+fn frames(path: &Path) -> Result<Clip, Error> {
     if path.extension().is_some_and(|suffix| suffix == "safetensors") {
         let (dims, values) = tensor(path)?;
         return Ok(Clip::new(dims, values)?);

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use serde::de::{DeserializeOwned, Error as _};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use turbowan_cuda::Rounding;
 use turbowan_rcm::train::TimeDistribution;
 use turbowan_sla::Density;
@@ -131,18 +130,4 @@ impl ExpertName {
             Self::Low => times.clamped(0.0, boundary)?,
         })
     }
-}
-
-/// What is `given`, a table, over `default`: a table that is written in part keeps the stage's own defaults in the rest.
-///
-/// # Errors
-/// A key that there is none of, or a value of another kind.
-pub fn over<'de, D, T>(given: D, default: &T) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Serialize + DeserializeOwned,
-{
-    let mut table = toml::Table::try_from(default).map_err(D::Error::custom)?;
-    table.extend(toml::Table::deserialize(given)?);
-    table.try_into().map_err(|error: toml::de::Error| D::Error::custom(error.message()))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use turbowan_rcm::Stream;
 use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, Distillation, Metrics as Told, Networks, Phase, Term};
@@ -16,7 +16,7 @@ use super::look::LookSettings;
 use super::models::Models;
 use super::network::DitNet;
 use super::setting::Setting;
-use super::settings::{ExpertName, NetworkSettings, attention, over, transformer};
+use super::settings::{ExpertName, NetworkSettings, attention, transformer};
 use super::teacher::in_block;
 use super::terms::{ConsistencySettings, MatchingSettings};
 use crate::error::Error;
@@ -54,13 +54,10 @@ pub struct StudentSettings {
     /// The matching term and its turns.
     pub matching: MatchingSettings,
     /// How the student's weights follow.
-    #[serde(deserialize_with = "optimiser")]
     pub optimiser: OptimiserSettings,
     /// How the critic's weights follow.
-    #[serde(deserialize_with = "critic_optimiser")]
     pub critic_optimiser: OptimiserSettings,
     /// How it is looked at.
-    #[serde(deserialize_with = "look")]
     pub look: LookSettings,
 }
 
@@ -95,18 +92,6 @@ impl Default for StudentSettings {
             look: LookSettings { guided: Vec::new(), few: vec![4, 2, 1], ..LookSettings::default() },
         }
     }
-}
-
-fn optimiser<'de, D: Deserializer<'de>>(given: D) -> Result<OptimiserSettings, D::Error> {
-    over(given, &StudentSettings::default().optimiser)
-}
-
-fn critic_optimiser<'de, D: Deserializer<'de>>(given: D) -> Result<OptimiserSettings, D::Error> {
-    over(given, &StudentSettings::default().critic_optimiser)
-}
-
-fn look<'de, D: Deserializer<'de>>(given: D) -> Result<LookSettings, D::Error> {
-    over(given, &StudentSettings::default().look)
 }
 
 impl StageSettings for StudentSettings {

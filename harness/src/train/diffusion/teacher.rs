@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use turbowan_rcm::Stream;
 use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, FlowMatching, TimeDistribution};
@@ -15,7 +15,7 @@ use super::look::LookSettings;
 use super::models::Models;
 use super::network::DitNet;
 use super::setting::Setting;
-use super::settings::{ExpertName, NetworkSettings, attention, over, transformer};
+use super::settings::{ExpertName, NetworkSettings, attention, transformer};
 use crate::error::Error;
 use crate::train::optimisation::{Fall, Optimisation, OptimiserSettings, finite, learning, weights_mut};
 use crate::train::{Learner, Metrics, RunSettings, StageSettings};
@@ -51,7 +51,6 @@ pub struct TeacherSettings {
     /// Whether blocks are run again on the way back: a third more work, one block's memory.
     pub recompute: bool,
     /// How its weights follow.
-    #[serde(deserialize_with = "optimiser")]
     pub optimiser: OptimiserSettings,
     /// How it is looked at.
     pub look: LookSettings,
@@ -85,10 +84,6 @@ impl Default for TeacherSettings {
             look: LookSettings::default(),
         }
     }
-}
-
-fn optimiser<'de, D: Deserializer<'de>>(given: D) -> Result<OptimiserSettings, D::Error> {
-    over(given, &TeacherSettings::default().optimiser)
 }
 
 impl StageSettings for TeacherSettings {

@@ -13,9 +13,9 @@ use turbowan_rcm::train::{
 use super::settings::ExpertName;
 use crate::error::Error;
 
-/// A distribution of noise levels.
+/// A distribution of noise levels, written `"log-normal MEAN DEVIATION"` or `"uniform SHIFT"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "law", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(try_from = "String", into = "String")]
 pub enum TimesSettings {
     /// `ln sigma` is normal.
     LogNormal {
@@ -44,14 +44,61 @@ impl TimesSettings {
     }
 }
 
-/// How values become a loss: `{ sum = 100.0 }` or `{ mean = 1.0 }`.
+impl From<TimesSettings> for String {
+    fn from(times: TimesSettings) -> Self {
+        match times {
+            TimesSettings::LogNormal { mean, deviation } => format!("log-normal {mean} {deviation}"),
+            TimesSettings::Uniform { shift } => format!("uniform {shift}"),
+        }
+    }
+}
+
+impl TryFrom<String> for TimesSettings {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.split_whitespace().next(), numbers(&text).as_deref()) {
+            (Some("log-normal"), Some([mean, deviation])) => Ok(Self::LogNormal { mean: *mean, deviation: *deviation }),
+            (Some("uniform"), Some([shift])) => Ok(Self::Uniform { shift: *shift }),
+            _ => Err(format!("{text:?} is no distribution of times: \"log-normal MEAN DEVIATION\" or \"uniform SHIFT\"")),
+        }
+    }
+}
+
+/// The numbers behind the first word.
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    text.split_whitespace().skip(1).map(|word| word.parse().ok()).collect()
+}
+
+/// How values become a loss, written `"sum FACTOR"` or `"mean FACTOR"`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "String")]
 pub enum ScaleSettings {
     /// Their sum over a sample, times a factor.
     Sum(f64),
     /// Their mean over a sample, times a factor.
     Mean(f64),
+}
+
+impl From<ScaleSettings> for String {
+    fn from(scale: ScaleSettings) -> Self {
+        match scale {
+            ScaleSettings::Sum(factor) => format!("sum {factor}"),
+            ScaleSettings::Mean(factor) => format!("mean {factor}"),
+        }
+    }
+}
+
+impl TryFrom<String> for ScaleSettings {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.split_whitespace().next(), numbers(&text).as_deref()) {
+            (Some("sum"), Some([factor])) if *factor > 0.0 => Ok(Self::Sum(*factor)),
+            (Some("mean"), Some([factor])) if *factor > 0.0 => Ok(Self::Mean(*factor)),
+            _ => Err(format!("{text:?} is no scale of a loss: \"sum FACTOR\" or \"mean FACTOR\", the factor above 0")),
+        }
+    }
 }
 
 impl From<ScaleSettings> for LossScale {
@@ -236,5 +283,37 @@ impl MatchingSettings {
         let alternation = Alternation { warm_up, student_every, least_steps, most_steps };
         alternation.phase(0, true)?;
         Ok(alternation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terms_are_read_as_they_are_written_and_what_they_cannot_be_is_told() {
+        #[derive(Debug, PartialEq, Serialize, Deserialize)]
+        struct Both {
+            times: TimesSettings,
+            scale: ScaleSettings,
+        }
+        for (times, scale) in [
+            (TimesSettings::LogNormal { mean: -0.8, deviation: 1.6 }, ScaleSettings::Sum(100.0)),
+            (TimesSettings::Uniform { shift: 5.0 }, ScaleSettings::Mean(0.25)),
+        ] {
+            let both = Both { times, scale };
+            assert_eq!(toml::from_str::<Both>(&toml::to_string(&both).unwrap()), Ok(both));
+        }
+        for (times, scale, named) in [
+            ("normal 0 1", "sum 1", "normal 0 1"),
+            ("uniform 1 2", "sum 1", "uniform 1 2"),
+            ("uniform 1", "mean", "mean"),
+            ("uniform 1", "sum -1", "-1"),
+        ] {
+            let refused = toml::from_str::<Both>(&format!("times = \"{times}\"\nscale = \"{scale}\"\n")).unwrap_err().to_string();
+            assert!(refused.contains(named), "{refused}");
+        }
+        // What reads well may still be no law.
+        assert!(TimesSettings::LogNormal { mean: 0.0, deviation: -1.0 }.distribution().is_err());
     }
 }

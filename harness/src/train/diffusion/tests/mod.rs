@@ -2,6 +2,7 @@
 
 mod alignment;
 mod conditions;
+mod folder;
 mod student;
 mod teacher;
 

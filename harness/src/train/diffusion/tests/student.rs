@@ -7,8 +7,10 @@ use super::{data, look, network, resumes_to_the_same_bits, run, taught, told};
 use crate::train::diffusion::look::LookSettings;
 use crate::train::diffusion::settings::ExpertName;
 use crate::train::diffusion::student::{Student, StudentSettings};
-use crate::train::diffusion::terms::{ConsistencyName, ConsistencySettings, DerivativeName, MatchingSettings};
-use crate::train::{Learner, RunSettings};
+use crate::train::diffusion::terms::{
+    ConsistencyName, ConsistencySettings, DerivativeName, MatchingSettings, ScaleSettings, TimesSettings,
+};
+use crate::train::{Config, Learner, RunSettings};
 
 fn settings(folder: &Path) -> StudentSettings {
     let look = LookSettings { guided: Vec::new(), few: vec![2, 1], ..look() };
@@ -145,4 +147,22 @@ fn what_cannot_be_distilled_is_refused() {
         let refused = Student::new(&settings, &steps(4)).unwrap_err().to_string();
         assert!(refused.contains(word), "{refused}");
     }
+}
+
+#[test]
+fn a_term_is_set_in_part_and_the_rest_is_the_stage_s() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("config.toml");
+    let text =
+        "[rcm.consistency]\nkind = \"continuous\"\nscale = \"sum 100\"\ntimes = \"uniform 5\"\n[rcm.critic_optimiser]\nrate = 0.001\n";
+    std::fs::write(&path, text).unwrap();
+    let mut want = StudentSettings::default();
+    want.consistency.kind = ConsistencyName::Continuous;
+    want.consistency.scale = ScaleSettings::Sum(100.0);
+    want.consistency.times = TimesSettings::Uniform { shift: 5.0 };
+    want.critic_optimiser.rate = 0.001;
+    let config = Config::<StudentSettings>::read(&path).unwrap();
+    assert_eq!(config.stage, want);
+    std::fs::write(&path, config.text().unwrap()).unwrap();
+    assert_eq!(Config::<StudentSettings>::read(&path).unwrap(), config);
 }
