@@ -121,7 +121,8 @@ impl Alignment {
         let times: TimeDistribution = settings.times.distribution()?;
         let times = settings.expert.clamped(times, settings.boundary)?;
         let method = turbowan_rcm::train::Alignment { times, ..Default::default() };
-        let setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
+        let mut setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
+        setting.load_other(&settings.look, sparse, settings.expert, settings.boundary)?;
         let load = |attention| transformer(&setting.config, attention, setting.shape, Some(path), run.seed);
         let mut student = DitNet::new(load(sparse)?, setting.tables());
         student.dit.set_recomputes(settings.recompute);

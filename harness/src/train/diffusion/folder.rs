@@ -64,8 +64,11 @@ fn captions(path: &Path) -> Result<Vec<String>, Error> {
     if captions.is_empty() { Err(Error::broken(path, "there is no caption in it")) } else { Ok(captions) }
 }
 
-/// Axes and values of a file that is a latent; `None` of one with frames.
-fn latent(path: &Path) -> Result<Option<([usize; 4], Vec<f32>)>, Error> {
+/// Axes and values.
+type Tensor = ([usize; 4], Vec<f32>);
+
+/// The latent that a file holds; `None` of one with frames.
+fn latent(path: &Path) -> Result<Option<Tensor>, Error> {
     if path.extension().is_some_and(|suffix| suffix == "webp") {
         return Ok(None);
     }
@@ -74,7 +77,7 @@ fn latent(path: &Path) -> Result<Option<([usize; 4], Vec<f32>)>, Error> {
 }
 
 /// The one tensor of a file, which has four axes.
-fn tensor(path: &Path) -> Result<([usize; 4], Vec<f32>), Error> {
+fn tensor(path: &Path) -> Result<Tensor, Error> {
     let file = Checkpoint::open(path)?;
     let names: Vec<&str> = file.names().collect();
     let only = match names[..] {

@@ -1,13 +1,13 @@
 //! What a transformer makes of captions, read back by the judge of the world of shapes.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use turbowan_rcm::{
-    AtBoundary, Branch, Call, FewStep, Guidance, LatentRounding, Network, NoiseKind, NoiseSource, Sampler, Schedule, Solver, Teacher,
-    TimeRounding, VelocityNet,
+    AtBoundary, Branch, Call, Expert, FewStep, Guidance, LatentRounding, Network, NoiseKind, NoiseSource, Sampler, Schedule, Solver,
+    Teacher, TimeRounding, VelocityNet,
 };
 use turbowan_wan_model::backend::host::vae::HostFrames;
 use turbowan_wan_model::resolution::LatentShape;
@@ -17,6 +17,7 @@ use turbowan_world::{Frames, Tally, judge};
 use super::clips::{Asked, Data};
 use super::models::Models;
 use super::network::{DitNet, Told};
+use super::settings::ExpertName;
 use super::states::States;
 use crate::atomic_file;
 use crate::error::Error;
@@ -44,6 +45,8 @@ pub struct LookSettings {
     pub shift: f64,
     /// Noise level that every row starts at.
     pub sigma_max: f64,
+    /// Weights of the other of two experts, which works on its side of the boundary; without them the one that learns works on both.
+    pub other_expert: Option<PathBuf>,
     /// Clips at a time.
     pub batch: usize,
     /// Seed of the noise that clips are made from.
@@ -61,6 +64,7 @@ impl Default for LookSettings {
             guidance: 3.0,
             shift: 3.0,
             sigma_max: 80.0,
+            other_expert: None,
             batch: 16,
             seed: 1,
         }
@@ -92,6 +96,14 @@ pub struct Looks {
     shape: LatentShape,
     vae: Option<Vae<HostFrames>>,
     rows: Vec<(String, Row)>,
+    other: Option<Other>,
+}
+
+/// The expert that does not learn here.
+#[derive(Debug)]
+struct Other {
+    works_as: Expert,
+    net: DitNet,
 }
 
 impl std::fmt::Debug for Looks {
@@ -136,7 +148,27 @@ impl Looks {
         let told = asked.captions.iter().enumerate().map(|(index, caption)| Told { prompt: states.index(caption), image: image(index) });
         let told: Vec<Told> = told.collect();
         let vae = if told.is_empty() { None } else { Some(models.vae(&[Side::Decoder])?) };
-        Ok(Self { settings: settings.clone(), told, asked, shape: data.shape()?, vae, rows })
+        Ok(Self { settings: settings.clone(), told, asked, shape: data.shape()?, vae, rows, other: None })
+    }
+
+    /// Lets `net` work on the side of `boundary` that the expert `own` leaves it.
+    ///
+    /// # Errors
+    /// A boundary that is no flow time; an expert that leaves nothing.
+    pub fn set_other(&mut self, net: DitNet, own: ExpertName, boundary: f64) -> Result<(), Error> {
+        let works_as = match own {
+            ExpertName::Only => return Err(Error::flag("look.other_expert", "there is one only where expert is \"high\" or \"low\"")),
+            ExpertName::High => Expert::Low,
+            ExpertName::Low => Expert::High,
+        };
+        for (_, row) in &mut self.rows {
+            *row = match row.clone() {
+                Row::Guided(run) => Row::Guided(run.with_boundary(boundary)?),
+                Row::Few(run) => Row::Few(run.with_boundary(boundary)?),
+            };
+        }
+        self.other = Some(Other { works_as, net });
+        Ok(())
     }
 
     /// First frames of what is asked for, `[20, T, H, W]` each: they stand behind those of training in the tables.
@@ -148,11 +180,12 @@ impl Looks {
     ///
     /// # Errors
     /// Numbers that are none, files that cannot be written, a stop.
-    pub fn look(&self, net: &mut DitNet, folder: &Path, step: u64) -> Result<Metrics, Error> {
+    pub fn look(&mut self, net: &mut DitNet, folder: &Path, step: u64) -> Result<Metrics, Error> {
         let mut metrics = Metrics::new();
-        let Some(vae) = &self.vae else { return Ok(metrics) };
-        for (name, row) in &self.rows {
-            let clips = self.decoded(vae, &self.sampled(net, row)?)?;
+        for (name, row) in self.rows.clone() {
+            let latents = self.sampled(net, &row)?;
+            let Some(vae) = self.vae.as_ref().filter(|_| !latents.is_empty()) else { return Ok(metrics) };
+            let clips = self.decoded(vae, &latents)?;
             let [_, frames, height, width] = self.pixels();
             let readings = clips.par_iter().map(|rgb| Ok(judge(&Frames::new([frames, height, width], rgb)?)));
             let readings = readings.collect::<Result<Vec<_>, Error>>()?;
@@ -187,11 +220,12 @@ impl Looks {
     }
 
     /// Latents of all clips, one behind the other.
-    fn sampled(&self, net: &mut DitNet, row: &Row) -> Result<Vec<f64>, Error> {
+    fn sampled(&mut self, net: &mut DitNet, row: &Row) -> Result<Vec<f64>, Error> {
         let mut latents = Vec::with_capacity(self.told.len() * self.shape.values());
         for (batch, told) in self.told.chunks(self.settings.batch).enumerate() {
             let mut noise = NoiseSource::seeded(NoiseKind::Native, self.settings.seed.wrapping_add(batch as u64));
-            let network = Sampled { net: &mut *net, told: told.to_vec(), negative: told.iter().map(|told| told.negative()).collect() };
+            let negative = told.iter().map(|told| told.negative()).collect();
+            let network = Sampled { net: &mut *net, other: self.other.as_mut(), told: told.to_vec(), negative };
             let mut network = AtBoundary { network, latent: LatentRounding::F32, time: TimeRounding::Exact };
             let room = vec![0.0; told.len() * self.shape.values()];
             latents.extend(match row {
@@ -239,6 +273,7 @@ fn shown(rgb: &[u8], frames: usize) -> impl Iterator<Item = &[u8]> {
 /// A batch on its way through a sampler.
 struct Sampled<'a> {
     net: &'a mut DitNet,
+    other: Option<&'a mut Other>,
     told: Vec<Told>,
     negative: Vec<Told>,
 }
@@ -252,7 +287,11 @@ impl Network for Sampled<'_> {
             Branch::Conditional => &self.told,
             Branch::Unconditional => &self.negative,
         };
-        self.net.forward(latent, &vec![f64::from(time); told.len()], told)
+        let net = match &mut self.other {
+            Some(other) if other.works_as == call.expert => &mut other.net,
+            _ => &mut *self.net,
+        };
+        net.forward(latent, &vec![f64::from(time); told.len()], told)
     }
 }
 

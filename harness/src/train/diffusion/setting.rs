@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use turbowan_wan_model::attention::Attention;
 use turbowan_wan_model::config::DitConfig;
 use turbowan_wan_model::resolution::LatentShape;
 
@@ -10,8 +11,8 @@ use super::batches::Batches;
 use super::clips::Data;
 use super::look::{LookSettings, Looks};
 use super::models::Models;
-use super::network::Tables;
-use super::settings::NetworkSettings;
+use super::network::{DitNet, Tables};
+use super::settings::{ExpertName, NetworkSettings, transformer};
 use super::states::States;
 use crate::error::Error;
 
@@ -51,6 +52,17 @@ impl Setting {
         let shape = clips.shape;
         let batches = Batches::new(clips, &states, network.image, samples);
         Ok(Self { config, shape, batches, looks, tables: Arc::new(Tables { states, images }) })
+    }
+
+    /// Loads the other expert for looks, where they name one; it attends as the one that learns does.
+    ///
+    /// # Errors
+    /// A file that cannot be read; an expert that is the only one.
+    pub fn load_other(&mut self, look: &LookSettings, attention: Attention, own: ExpertName, boundary: f64) -> Result<(), Error> {
+        let Some(path) = look.other_expert.as_deref() else { return Ok(()) };
+        let mut net = DitNet::new(transformer(&self.config, attention, self.shape, Some(path), 0)?, self.tables());
+        net.parameters_mut().learn_only(|_| false);
+        self.looks.set_other(net, own, boundary)
     }
 
     /// What samples are told, shared by all networks of a run.

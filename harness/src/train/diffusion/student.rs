@@ -135,7 +135,8 @@ impl Student {
             return Err(Error::flag("rcm.consistency.kind", reason));
         }
         let own = attention(settings.sla_topk)?;
-        let setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
+        let mut setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
+        setting.load_other(&settings.look, own, settings.expert, settings.boundary)?;
         let load = |attention, path| -> Result<DitNet, Error> {
             let mut dit = transformer(&setting.config, attention, setting.shape, Some(path), run.seed)?;
             dit.set_recomputes(settings.recompute);

@@ -113,8 +113,10 @@ impl Teacher {
         let times = TimeDistribution::logit_normal_shift(settings.mean, settings.deviation, settings.shift)?;
         let times = settings.expert.clamped(times, settings.boundary)?;
         let method = FlowMatching::new(times, settings.dropout)?;
-        let setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
-        let dit = transformer(&setting.config, attention(settings.sla_topk)?, setting.shape, settings.start.as_deref(), run.seed)?;
+        let attention = attention(settings.sla_topk)?;
+        let mut setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
+        setting.load_other(&settings.look, attention, settings.expert, settings.boundary)?;
+        let dit = transformer(&setting.config, attention, setting.shape, settings.start.as_deref(), run.seed)?;
         let mut net = DitNet::new(dit, setting.tables());
         net.dit.set_recomputes(settings.recompute);
         let optimisation = Optimisation::new(&settings.optimiser, run.steps, &learning(net.parameters_mut()), in_block)?;

@@ -89,7 +89,7 @@ fn a_look_leaves_its_files() {
 
 #[test]
 fn a_run_that_was_stopped_ends_in_the_same_bits() {
-    resumes_to_the_same_bits(steps(6), |folder| settings(folder));
+    resumes_to_the_same_bits(steps(6), settings);
     let both = |folder: &Path| StudentSettings {
         consistency: ConsistencySettings { kind: ConsistencyName::Continuous, ..Default::default() },
         matching: MatchingSettings { warm_up: 2, least_steps: 2, most_steps: 2, ..Default::default() },

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use turbowan_wan_model::checkpoint::{Checkpoint, Kind};
 
-use super::{data, look, network, resumes_to_the_same_bits, run, told};
+use super::{data, look, network, resumes_to_the_same_bits, run, taught, told};
 use crate::train::diffusion::settings::{ExpertName, NetworkSettings};
 use crate::train::diffusion::teacher::{Teacher, TeacherSettings};
 use crate::train::{Config, Learner, RunSettings};
@@ -66,6 +66,30 @@ fn gradients_reach_every_parameter() {
             assert!(parameter.gradient().iter().any(|g| *g != 0.0), "{}", parameter.name());
         }
     }
+}
+
+#[test]
+fn two_experts_look_together_each_on_its_side() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = settings(folder.path());
+    let looked = |expert, other: Option<&Path>| {
+        let mut stage = TeacherSettings { start: Some(taught(folder.path())), expert, ..plain.clone() };
+        stage.look.other_expert = other.map(Path::to_owned);
+        stage.look.few = vec![4];
+        stage.look.guided = Vec::new();
+        let out = tempfile::tempdir().unwrap();
+        Teacher::new(&stage, &steps(2))
+            .and_then(|mut teacher| teacher.look(out.path(), 0))
+            .map(|_| std::fs::read(out.path().join("step-000000-few_4.png")).unwrap())
+    };
+    let alone = looked(ExpertName::High, None).unwrap();
+    // The same weights on both sides change nothing, others do.
+    assert!(looked(ExpertName::High, Some(&taught(folder.path()))).unwrap() == alone);
+    let out = folder.path().join("other");
+    run(steps(2), TeacherSettings { start: Some(taught(folder.path())), ..plain.clone() }, &out, 2);
+    let [high, low] = [ExpertName::High, ExpertName::Low].map(|own| looked(own, Some(&out.join("weights.safetensors"))).unwrap());
+    assert!(high != alone && low != alone && high != low);
+    assert!(looked(ExpertName::Only, Some(&taught(folder.path()))).unwrap_err().to_string().contains("other_expert"));
 }
 
 #[test]
