@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, report, rerun, train, verify};
+use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, merge, report, rerun, train, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Train(train::Train),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
+    /// What fine-tuning changed in one model, added to another.
+    Merge(merge::Merge),
     /// A small model with random weights, in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Merge(args) => merge::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {

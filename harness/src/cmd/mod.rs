@@ -9,6 +9,7 @@ pub mod generate;
 pub mod init_tiny;
 pub mod inspect;
 mod locate;
+pub mod merge;
 pub mod report;
 pub mod rerun;
 pub mod train;

@@ -177,11 +177,12 @@ impl<S: StageSettings> Run<'_, S> {
     fn save(&mut self) -> Result<(), Error> {
         checkpoint::save(&self.checkpoint, &self.place, self.learner.as_mut())?;
         let path = self.folder.join("weights.safetensors");
-        let metadata = BTreeMap::from([
+        let mut metadata = BTreeMap::from([
             ("turbowan.stage".to_owned(), S::STAGE.to_owned()),
             ("turbowan.step".to_owned(), self.place.steps.to_string()),
             ("turbowan.train.config".to_owned(), self.place.config.clone()),
         ]);
+        metadata.extend(self.learner.network()?.map(|network| ("turbowan.config".to_owned(), network)));
         let mut bytes = Vec::new();
         self.learner.weights()?.write(&mut bytes, &metadata).map_err(|error| Error::broken(&path, error))?;
         Ok(atomic_file::write(&path, &bytes)?)

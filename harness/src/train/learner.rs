@@ -37,4 +37,13 @@ pub trait Learner {
     /// # Errors
     /// When they cannot be had.
     fn weights(&self) -> Result<StoredParameters, Error>;
+
+    /// What no shape shows of the network, as the weights' file states it under `turbowan.config`: its sizes as JSON; `None` where shapes
+    /// say it all.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    fn network(&self) -> Result<Option<String>, Error> {
+        Ok(None)
+    }
 }

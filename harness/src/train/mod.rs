@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod config;
+pub mod diffusion;
 pub mod frame;
 mod journal;
 mod learner;
@@ -32,6 +33,12 @@ pub enum Stage {
     Vae,
     /// The text encoder, on the attributes of captions.
     Text,
+    /// The transformer, by flow matching.
+    Teacher,
+    /// The transformer with sparse-linear attention, by the answers of the dense one.
+    Sla,
+    /// The transformer of few steps, distilled from that of many.
+    Rcm,
 }
 
 impl Stage {
@@ -43,6 +50,9 @@ impl Stage {
         match self {
             Self::Vae => frame::train(&Config::<vae::VaeSettings>::read(config)?, folder, plan, progress),
             Self::Text => frame::train(&Config::<text::TextSettings>::read(config)?, folder, plan, progress),
+            Self::Teacher => frame::train(&Config::<diffusion::TeacherSettings>::read(config)?, folder, plan, progress),
+            Self::Sla => frame::train(&Config::<diffusion::AlignmentSettings>::read(config)?, folder, plan, progress),
+            Self::Rcm => frame::train(&Config::<diffusion::StudentSettings>::read(config)?, folder, plan, progress),
         }
     }
 }

@@ -199,6 +199,14 @@ impl Optimisation {
         Ok(vec![("gradient_norm".to_owned(), norm), ("rate".to_owned(), rate)])
     }
 
+    /// Exchanges the averages and the values of `parameters`: to look, and, called again, to go on.
+    ///
+    /// # Errors
+    /// Parameters that it was not made for.
+    pub fn swap(&mut self, parameters: &mut [Parameter<'_>]) -> Result<(), Error> {
+        Ok(self.ema.swap(parameters)?)
+    }
+
     /// `parameters` with the averages in place of the values that learn.
     pub fn averaged<'a>(&self, parameters: impl Iterator<Item = &'a turbowan_wan_model::backend::tape::Parameter>) -> Parameters {
         let averages: std::collections::HashMap<&str, &[f32]> = self.ema.averages().collect();

@@ -30,6 +30,8 @@
 //! # }
 //! ```
 
+use std::path::Path;
+
 mod error;
 mod frames;
 mod gif;
@@ -46,6 +48,15 @@ pub use frames::{FrameRate, Frames, Shape};
 pub use metadata::{ReadError, read_from, read_metadata};
 pub use output::{Format, Output};
 pub use source::LARGEST_REQUEST;
+
+/// The frames of an animated WebP file.
+///
+/// # Errors
+/// When it cannot be read, or is no animated WebP.
+pub fn read_webp(path: &Path) -> Result<Frames, crate::Error> {
+    let file = std::fs::read(path).map_err(|source| crate::Error::Read { path: path.to_owned(), source })?;
+    webp::decode(&file).map_err(|reason| crate::Error::broken(path, reason))
+}
 
 #[cfg(test)]
 mod tests;

@@ -8,10 +8,10 @@
 
 use std::io::{Cursor, Read, Seek};
 
-use image_webp::{ColorType, WebPEncoder};
+use image_webp::{ColorType, WebPDecoder, WebPEncoder};
 
 use super::source::{Fault, Source};
-use super::{Error, Frames};
+use super::{Error, FrameRate, Frames};
 
 const OPENING: &str = "<turbowan:request>";
 const CLOSING: &str = "</turbowan:request>";
@@ -60,6 +60,31 @@ pub(super) fn encode(frames: &Frames, request: &str, on_frame: &mut dyn FnMut(us
     })?;
     file[4..8].copy_from_slice(&length.to_le_bytes());
     Ok(file)
+}
+
+/// The frames of an animated file, ours or another's, over black where they are transparent. They are as far apart as the first two.
+pub(super) fn decode(file: &[u8]) -> Result<Frames, String> {
+    const LARGEST_FRAME: usize = 1 << 28;
+    let told = |error: image_webp::DecodingError| error.to_string();
+    let mut decoder = WebPDecoder::new(Cursor::new(file)).map_err(told)?;
+    decoder.set_memory_limit(LARGEST_FRAME);
+    if !decoder.is_animated() {
+        return Err("it holds one picture, no frames".to_owned());
+    }
+    let (width, height) = decoder.dimensions();
+    let size = decoder.output_buffer_size().filter(|size| *size <= LARGEST_FRAME).ok_or("its frames are too large")?;
+    let channels = if decoder.has_alpha() { 4 } else { 3 };
+    let (mut frame, mut rgb, mut milliseconds) = (vec![0; size], Vec::new(), 0);
+    for index in 0..decoder.num_frames() {
+        let lasts = decoder.read_frame(&mut frame).map_err(told)?;
+        milliseconds = if index == 0 { lasts } else { milliseconds };
+        rgb.extend(frame.chunks_exact(channels).flat_map(|pixel| {
+            let alpha = u16::from(pixel.get(3).copied().unwrap_or(u8::MAX));
+            [0, 1, 2].map(|channel| ((u16::from(pixel[channel]) * alpha + 127) / 255) as u8)
+        }));
+    }
+    let rate = FrameRate::new(1000, milliseconds.max(1)).map_err(|error| error.to_string())?;
+    Frames::new(width as usize, height as usize, rate, rgb).map_err(|error| error.to_string())
 }
 
 /// One frame as a VP8L chunk: what a file of one picture holds behind its first 12 bytes.

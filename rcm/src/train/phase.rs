@@ -10,7 +10,7 @@ use crate::error::Error;
 pub enum Phase {
     /// The student learns.
     Student {
-        /// Its iteration, from 0: what the average is told and, modulo the most steps, what the simulation is.
+        /// Its iteration, from 0: what the average is told and, modulo the step counts, what the simulation is.
         iteration: u64,
         /// Steps of the simulation; `None` during the warm-up, when distributions are not matched yet.
         simulation_steps: Option<usize>,
@@ -31,13 +31,15 @@ pub struct Alternation {
     pub warm_up: u64,
     /// After the warm-up one iteration of this many is the student's (`student_update_freq`): 5, or 10 for the 14B model.
     pub student_every: u64,
+    /// Fewest steps of a simulation: 1 officially, the most for simulations of one count.
+    pub least_steps: usize,
     /// Most steps of a simulation (`max_simulation_steps_fake`).
     pub most_steps: usize,
 }
 
 impl Default for Alternation {
     fn default() -> Self {
-        Self { warm_up: 1000, student_every: 5, most_steps: 4 }
+        Self { warm_up: 1000, student_every: 5, least_steps: 1, most_steps: 4 }
     }
 }
 
@@ -45,14 +47,20 @@ impl Alternation {
     /// The phase of `iteration`, from 0, of a run whose distributions are matched (`has_critic`) or not.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] when `student_every` or `most_steps` is 0.
+    /// [`Error::OutOfRange`] when `student_every` or a number of steps is 0, or there are more steps at least than at most.
     pub fn phase(&self, iteration: u64, has_critic: bool) -> Result<Phase, Error> {
-        for (what, value) in [("student_every", self.student_every), ("most simulation steps", self.most_steps as u64)] {
+        let least = self.least_steps.min(self.most_steps);
+        for (what, value) in [("student_every", self.student_every), ("fewest simulation steps", least as u64)] {
             if value == 0 {
                 return Err(Error::OutOfRange { what, value: 0.0, range: "at least 1" });
             }
         }
-        let steps = |iteration: u64| (iteration % self.most_steps as u64) as usize + 1;
+        if self.least_steps > self.most_steps {
+            let (what, range) = ("fewest simulation steps", "at most the most simulation steps");
+            return Err(Error::OutOfRange { what, value: self.least_steps as f64, range });
+        }
+        let counts = (self.most_steps - self.least_steps) as u64 + 1;
+        let steps = |iteration: u64| (iteration % counts) as usize + self.least_steps;
         if !has_critic || iteration < self.warm_up {
             return Ok(Phase::Student { iteration, simulation_steps: None });
         }

@@ -206,7 +206,7 @@ fn distribution_matching_makes_the_data_in_one_step() {
     let start = taught();
     let [_, narrow] = made(&mut start.clone(), 1);
     assert!(narrow < 0.1 * SPREAD, "an undistilled model makes its mean in one step, with deviation {narrow}");
-    let alternation = Alternation { warm_up: 0, student_every: 5, most_steps: 1 };
+    let alternation = Alternation { warm_up: 0, student_every: 5, least_steps: 1, most_steps: 1 };
     let method = Distillation { guidance: 1.0, consistency: None, matching: Some(matching()), alternation };
     makes_the_data(&mut distilled(&method, &start, 2 * STEPS), 1, 0.03);
 }
@@ -216,7 +216,7 @@ fn consistency_and_matching_together_make_the_data_in_one_to_four_steps() {
     let start = taught();
     let times = TimeDistribution::log_normal(0.0, 1.6).unwrap();
     let consistency = ContinuousConsistency { times, scale: LossScale::Sum(5.0), ..Default::default() };
-    let alternation = Alternation { warm_up: 500, student_every: 5, most_steps: 4 };
+    let alternation = Alternation { warm_up: 500, student_every: 5, least_steps: 1, most_steps: 4 };
     let consistency = Some(Consistency::Continuous(consistency));
     let method = Distillation { guidance: 1.0, consistency, matching: Some(matching()), alternation };
     let mut student = distilled(&method, &start, 4 * STEPS);

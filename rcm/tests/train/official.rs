@@ -13,7 +13,7 @@ fn defaults_are_the_official_setting() {
     let law = |mean| TimeDistribution::log_normal(mean, 1.6).unwrap();
     let matched = TimeDistribution::uniform_shift(5.0).unwrap();
     assert_eq!(guidance, 5.0);
-    assert_eq!(alternation, Alternation { warm_up: 1000, student_every: 5, most_steps: 4 });
+    assert_eq!(alternation, Alternation { warm_up: 1000, student_every: 5, least_steps: 1, most_steps: 4 });
     let continuous =
         ContinuousConsistency { times: law(0.7), scale: LossScale::Sum(100.0), derivative: Derivative::Exact, norm_floor: 0.1 };
     assert_eq!(consistency, Some(Consistency::Continuous(continuous)));

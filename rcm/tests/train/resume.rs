@@ -36,7 +36,7 @@ impl Run {
     }
 
     fn go(&mut self, iterations: u64) {
-        let alternation = Alternation { warm_up: 3, student_every: 3, most_steps: 4 };
+        let alternation = Alternation { warm_up: 3, student_every: 3, least_steps: 1, most_steps: 4 };
         let method = Distillation { guidance: 2.0, alternation, ..Default::default() };
         let (mut teacher, labels, negative) = (Toy::new(77, 0.3), vec![0.1, 0.2, -0.3], vec![0.0; 3]);
         for _ in 0..iterations {

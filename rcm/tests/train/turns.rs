@@ -38,7 +38,7 @@ fn the_student_has_the_warm_up_and_then_one_turn_in_five() {
 #[test]
 fn student_and_critic_count_every_iteration_once() {
     for (warm_up, student_every) in [(0, 2), (0, 5), (7, 3), (10, 10), (3, 1)] {
-        let turns = Alternation { warm_up, student_every, most_steps: 4 };
+        let turns = Alternation { warm_up, student_every, least_steps: 1, most_steps: 4 };
         let (mut students, mut critics) = (0, 0);
         for iteration in 0..200 {
             match turns.phase(iteration, true).unwrap() {
@@ -65,6 +65,20 @@ fn without_a_critic_every_turn_is_the_students() {
 }
 
 #[test]
+fn simulations_have_the_counts_that_are_asked_for() {
+    let steps = |least_steps, most_steps| {
+        let turns = Alternation { warm_up: 0, student_every: 2, least_steps, most_steps };
+        let phase = |iteration| match turns.phase(iteration, true).unwrap() {
+            Phase::Student { simulation_steps, .. } => simulation_steps.unwrap(),
+            Phase::Critic { simulation_steps, .. } => simulation_steps,
+        };
+        (0..6).map(phase).collect::<Vec<_>>()
+    };
+    assert_eq!(steps(4, 4), [4; 6]);
+    assert_eq!(steps(2, 4), [2, 2, 3, 3, 4, 4]);
+}
+
+#[test]
 fn the_tangent_warms_up_in_a_straight_line() {
     let turns = Alternation::default();
     assert_eq!([0, 250, 1000, 9000].map(|iteration| turns.tangent(iteration)), [0.0, 0.25, 1.0, 1.0]);
@@ -73,7 +87,13 @@ fn the_tangent_warms_up_in_a_straight_line() {
 
 #[test]
 fn turns_of_nothing_are_refused() {
-    for turns in [Alternation { student_every: 0, ..Default::default() }, Alternation { most_steps: 0, ..Default::default() }] {
+    let official = Alternation::default();
+    for turns in [
+        Alternation { student_every: 0, ..official },
+        Alternation { most_steps: 0, ..official },
+        Alternation { least_steps: 0, ..official },
+        Alternation { least_steps: 5, ..official },
+    ] {
         assert!(matches!(turns.phase(0, true), Err(Error::OutOfRange { .. })));
     }
 }

@@ -13,6 +13,7 @@
 pub mod block;
 pub mod embed;
 pub mod grid;
+mod init;
 pub mod names;
 pub mod text;
 pub mod train;

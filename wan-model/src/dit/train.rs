@@ -29,12 +29,14 @@
 //! # }
 //! ```
 
+use std::sync::MutexGuard;
+
 use super::{Around, DitOptions, DitTraits, Grid, TextStates, Unobserved, WanDit};
 use crate::Result;
 use crate::attention::Attention;
 use crate::backend::Backend;
 use crate::backend::tape::{Gradients, Parameters, Recording, Tape, TapeTensor};
-use crate::checkpoint::TensorSource;
+use crate::checkpoint::{Dtype, TensorSource};
 use crate::config::DitConfig;
 
 /// A transformer with its parameters and their gradients, for latents of one size.
@@ -84,6 +86,14 @@ impl TrainDit {
         Ok(Self { tape, network, grid, recomputes: false })
     }
 
+    /// A network with these parameters, such as [`DitConfig::initial`] ones.
+    ///
+    /// # Errors
+    /// As [`TrainDit::load`].
+    pub fn from_parameters(parameters: Parameters, config: &DitConfig, options: DitOptions, grid: Grid) -> Result<Self> {
+        Self::load(&parameters.stored(|_| Dtype::F32), config, options, grid)
+    }
+
     /// Whether blocks are run again on the way back instead of being recorded.
     pub fn set_recomputes(&mut self, recomputes: bool) {
         self.recomputes = recomputes;
@@ -102,6 +112,11 @@ impl TrainDit {
     /// The network.
     pub fn network(&self) -> &WanDit<Tape> {
         &self.network
+    }
+
+    /// The parameters, for as long as the guard lives; do not run the network meanwhile.
+    pub fn parameters(&self) -> MutexGuard<'_, Parameters> {
+        self.tape.parameters()
     }
 
     /// The parameters, to be changed between passes.
