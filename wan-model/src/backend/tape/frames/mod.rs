@@ -2,7 +2,7 @@
 //!
 //! A frame here holds the same frame of every picture of a batch, `[images, height, width, channels]`: the network feeds
 //! frames one by one, and a batch of small crops goes through it as one. Results of one picture are those of
-//! [`HostFrames`](crate::backend::host::HostFrames) in `f32`, bit for bit.
+//! [`HostFrames`](crate::backend::host::vae::HostFrames) in `f32`, bit for bit.
 
 mod convolution;
 mod norm;
