@@ -129,6 +129,9 @@ fn written_checkpoints_make_the_embedded_models_video() {
     for frame in ["0001", "0009"] {
         assert!(pixels(&format!("embedded-{frame}.png")) == pixels(&format!("folder-{frame}.png")), "frame {frame}");
     }
+    succeed(folder.path(), &["init-tiny", "random", "--seed", "5"]);
+    let file = |model: &str| std::fs::read(folder.path().join(model).join("TurboWan2.1-T2V-tiny.safetensors")).unwrap();
+    assert!(file("random") != file("model"));
     let described = succeed(folder.path(), &["inspect", "model/TurboWan2.1-T2V-tiny.safetensors"]);
     assert!(String::from_utf8_lossy(&described.stdout).contains("transformer"));
 }
@@ -206,6 +209,8 @@ fn doctor_says_what_every_operation_runs_on_and_why() {
     let said: Value = serde_json::from_slice(&succeed(folder.path(), &["doctor", "--json"]).stdout).unwrap();
     assert!(said["cpu"]["threads"].as_u64() >= Some(1));
     assert!(said["driver"]["cuda"].is_string() != said["driver"]["error"].is_string());
+    let model = said["embedded_model"].as_array().unwrap();
+    assert!(model.len() == 5 && model.iter().all(|part| part["trained"].is_boolean() && part["recipe"].is_string()), "{model:?}");
     let ops = said["ops"].as_array().unwrap();
     assert!(!ops.is_empty());
     for op in ops {

@@ -35,7 +35,7 @@ enum Command {
     Report(report::Report),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
-    /// A small model with random weights, in the official layout.
+    /// The embedded model as files in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
 }

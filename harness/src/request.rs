@@ -1,5 +1,6 @@
 //! A request with every default resolved: what is written beside a video, inside it, and read back by `rerun`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -27,10 +28,13 @@ pub struct FileRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Models {
-    /// The small model made from a seed.
+    /// The small model that is part of the program.
     Embedded {
-        /// Its seed.
+        /// Seed of its random parts.
         seed: u64,
+        /// BLAKE3 of its trained parts, by their names.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+        trained: BTreeMap<String, String>,
     },
     /// Checkpoints on disk.
     Files(Box<ModelFiles>),

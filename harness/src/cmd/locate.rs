@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use turbowan_wan_model::checkpoint::{ModelFolder, Parts, Task};
-use turbowan_wan_model::tiny;
 
 use crate::cmd::flags::{ImageToVideo, Shared, TextToVideo};
 use crate::error::Error;
-use crate::request::{FileRef, ModelFiles, Models};
+use crate::request::{FileRef, Mode, ModelFiles, Models};
 
 /// Where the official scripts look for the autoencoder.
 const VAE: &str = "checkpoints/Wan2.1_VAE.pth";
@@ -58,7 +57,10 @@ impl<'a> Places<'a> {
                 Some(path) => {
                     Err(Error::flag(self.flag, format!("{} is given but no transformer; name one, or --model_dir", path.display())))
                 }
-                None => Ok(Models::Embedded { seed: tiny::DEFAULT_SEED }),
+                None => Ok(Models::embedded(match self.task {
+                    Task::TextToVideo => Mode::T2v,
+                    Task::ImageToVideo => Mode::I2v,
+                })),
             };
         }
         let [vae, text_encoder, tokenizer] = self.named();

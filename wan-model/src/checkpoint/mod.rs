@@ -26,6 +26,7 @@ mod hub;
 mod kind;
 mod layout;
 mod shards;
+mod statement;
 pub mod tensor;
 mod write;
 
@@ -43,6 +44,7 @@ pub use kind::{HeadsFrom, Kind};
 pub use layout::Layout;
 use layout::Renaming;
 use shards::Shards;
+pub use statement::Statement;
 pub use tensor::{Dtype, TensorSource, TensorView};
 pub use write::write_safetensors;
 
