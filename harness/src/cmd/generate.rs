@@ -34,7 +34,7 @@ const TEACHER_STEPS: usize = 50;
 pub fn text_to_video(args: &TextToVideo) -> Result<(), Error> {
     let progress = Progress::new(Style::detect(args.shared.json).listener());
     run(&args.shared, Mode::T2v, &progress, || {
-        let models = looked_at(&progress, || locate::text_to_video(args))?;
+        let models = looked_at(&progress, || locate::text_to_video(args.dit_path.as_deref(), &args.shared.models))?;
         let draft = Draft { mode: Mode::T2v, models, sigma_max: args.sigma_max, image: None, clip: None, adaptive: false };
         draft.request(&args.shared, &progress)
     })
@@ -52,7 +52,7 @@ pub fn image_to_video(args: &ImageToVideo) -> Result<(), Error> {
         let image = FileRef::of(path)?;
         let draft = Draft {
             mode: Mode::I2v,
-            models: looked_at(&progress, || locate::image_to_video(args))?,
+            models: looked_at(&progress, || locate::image_to_video(&args.shared.models))?,
             sigma_max: args.sigma_max,
             image: Some(image),
             clip: args.clip_embedding.as_deref().map(FileRef::of).transpose()?,
