@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, report, rerun, verify};
+use turbowan::cmd::{bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, report, rerun, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ enum Command {
     Conform(conform::Conform),
     /// Every operation on every machine there is, held to the f64 oracle.
     Verify(verify::Verify),
+    /// What a model makes of many captions: adherence, fidelity, motion, flicker.
+    Eval(Box<eval::Eval>),
     /// Operations, checked and then timed, on shapes that a user meets.
     Bench(bench::Bench),
     /// Two attention types, two machines or two records side by side.
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use turbowan_cuda::Rounding;
 
 /// Text or image to video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +79,24 @@ pub enum Precision {
     Bf16,
     /// f32 throughout.
     F32,
+}
+
+impl Precision {
+    /// As `--precision` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// How the networks round what they store.
+    pub fn rounding(self) -> Rounding {
+        match self {
+            Self::Bf16 => Rounding::Bf16,
+            Self::F32 => Rounding::None,
+        }
+    }
 }
 
 /// How the latent goes from noise to video.

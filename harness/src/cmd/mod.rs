@@ -4,6 +4,7 @@ pub mod bench;
 pub mod compare;
 pub mod conform;
 pub mod doctor;
+pub mod eval;
 pub mod flags;
 pub mod generate;
 pub mod init_tiny;

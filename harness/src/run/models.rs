@@ -25,6 +25,14 @@ pub struct OpenDit {
 }
 
 impl OpenDit {
+    /// Opens a file and checks that it is a whole transformer.
+    ///
+    /// # Errors
+    /// When it is broken, is something else, or lacks tensors.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        Self::of(Checkpoint::open(path)?)
+    }
+
     /// Checks that a checkpoint is a whole transformer.
     ///
     /// # Errors
@@ -45,6 +53,20 @@ impl OpenDit {
     /// A tensor that the backend cannot take.
     pub fn load(&self, host: &Host, options: DitOptions) -> turbowan_wan_model::Result<WanDit<Host>> {
         WanDit::load(host, &self.source, &self.config, options)
+    }
+}
+
+/// Checks that a checkpoint is a whole autoencoder.
+///
+/// # Errors
+/// When it is something else or lacks tensors.
+pub fn vae_of(checkpoint: Checkpoint) -> Result<(Checkpoint, VaeConfig), Error> {
+    match checkpoint.kind(None)? {
+        Kind::Vae(config) => {
+            checkpoint.check(&config.tensors(), |_| false)?;
+            Ok((checkpoint, config))
+        }
+        other => Err(Error::broken(checkpoint.path(), format!("expected the Wan 2.1 VAE, found {}", describe(&other)))),
     }
 }
 
@@ -131,14 +153,7 @@ impl Models {
     /// # Errors
     /// When its file cannot be used.
     pub fn vae(&self) -> Result<(Checkpoint, VaeConfig), Error> {
-        let checkpoint = self.open(Part::Vae, |files| &files.vae)?;
-        match checkpoint.kind(None)? {
-            Kind::Vae(config) => {
-                checkpoint.check(&config.tensors(), |_| false)?;
-                Ok((checkpoint, config))
-            }
-            other => Err(Error::broken(checkpoint.path(), format!("expected the Wan 2.1 VAE, found {}", describe(&other)))),
-        }
+        vae_of(self.open(Part::Vae, |files| &files.vae)?)
     }
 
     /// The text encoder.

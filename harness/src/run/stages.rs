@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use turbowan_cuda::Rounding;
 use turbowan_rcm::{Expert, FewStep, Guidance, NoiseKind, NoiseSource, Sampler, Schedule, Solver, Teacher};
 use turbowan_sla::Density;
 use turbowan_wan_model::attention::{Attention, Sparsity};
@@ -34,11 +33,7 @@ pub struct Stages<'a> {
 impl<'a> Stages<'a> {
     /// The stages of `request`.
     pub fn new(request: &'a Request, progress: &'a Progress) -> Self {
-        let rounding = match request.precision {
-            Precision::Bf16 => Rounding::Bf16,
-            Precision::F32 => Rounding::None,
-        };
-        Self { request, progress, host: Host { rounding } }
+        Self { request, progress, host: Host { rounding: request.precision.rounding() } }
     }
 
     /// The shape of one sample's latent.
