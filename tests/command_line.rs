@@ -137,6 +137,28 @@ fn written_checkpoints_make_the_embedded_models_video() {
 }
 
 #[test]
+fn a_quantised_checkpoint_makes_the_video_of_quantising_while_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["init-tiny", "model", "--seed", "2"]);
+    let (dit, int8) = ("model/TurboWan2.1-T2V-tiny.safetensors", "int8.safetensors");
+    t2v(folder.path(), "loading.png", &["--model_dir", "model", "--dit_path", dit, "--quant_linear"]);
+    succeed(folder.path(), &["quantize", dit, int8, "--recipe", "a test", "--gate", "shape=0.5"]);
+    t2v(folder.path(), "written.png", &["--model_dir", "model", "--dit_path", int8]);
+    let pixels = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8().into_raw();
+    assert!(pixels("loading-0009.png") == pixels("written-0009.png"));
+    let described = String::from_utf8(succeed(folder.path(), &["inspect", int8]).stdout).unwrap();
+    for expected in ["int8 linears", "complete     yes", "recipe       a test", "shape 0.5"] {
+        assert!(described.contains(expected), "{expected}: {described}");
+    }
+    let vae = "model/Wan2.1_VAE.safetensors";
+    succeed(folder.path(), &["quantize", vae, "half.safetensors"]);
+    let size = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len() as f64;
+    assert!((size("half.safetensors") / size(vae) - 0.5).abs() < 0.02 && size(int8) < 0.7 * size(dit));
+    let refused = turbowan(folder.path(), &["quantize", vae, "x.safetensors", "--gate", "psnr"]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("NAME=NUMBER"));
+}
+
+#[test]
 fn official_pth_files_make_a_video() {
     let folder = tempfile::tempdir().unwrap();
     let dit = fixture("pipeline/checkpoints/TurboWan2.1-T2V-tiny.pth");

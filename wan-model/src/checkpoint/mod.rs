@@ -19,6 +19,7 @@
 //! pickle describes a strided view.
 
 mod asked;
+mod convert;
 mod fit;
 mod folder;
 mod format;
@@ -34,6 +35,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use asked::{AttentionName, attention_of};
+pub use convert::{Conversion, Converted, Floats};
 pub use folder::{Arrangement, FoundDit, ModelFolder, Parts, Task};
 pub use format::Format;
 use format::Source;
