@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, report, rerun, verify};
+use turbowan::cmd::{bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, quantize, report, rerun, verify};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -37,6 +37,8 @@ enum Command {
     Report(report::Report),
     /// What this program holds, what this machine has, and which kernel each operation takes here.
     Doctor(doctor::Doctor),
+    /// A checkpoint in other number formats: int8 linears, 16 bits.
+    Quantize(quantize::Quantize),
     /// The embedded model as files in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {

@@ -11,7 +11,7 @@ use turbowan_wan_model::resolution::{AspectRatio, FrameCount, FrameSize, Resolut
 use turbowan_wan_model::tiny;
 
 use crate::cmd::flags::{AttentionFlag, ImageToVideo, PrecisionFlag, SamplerFlag, Shared, TextToVideo};
-use crate::cmd::locate;
+use crate::cmd::{embedded, locate};
 use crate::error::Error;
 use crate::progress::{Progress, Style};
 use crate::request::{AttentionChoice, FileRef, Mode, Models, Precision, Request, SamplerChoice};
@@ -82,7 +82,13 @@ fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> 
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     let (request, save_path, resumed) = match &shared.resume {
-        None => (make()?, shared.save_path.clone(), None),
+        None => {
+            let request = make()?;
+            if let Some(remark) = embedded::remark(&request) {
+                progress.note(remark);
+            }
+            (request, shared.save_path.clone(), None)
+        }
         Some(path) => {
             let saved = SavedRun::load(path)?;
             if saved.request.mode != mode {

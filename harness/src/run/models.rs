@@ -70,15 +70,6 @@ pub fn vae_of(checkpoint: Checkpoint) -> Result<(Checkpoint, VaeConfig), Error> 
     }
 }
 
-/// The part of the small model that an expert is.
-fn transformer(mode: Mode, expert: Expert) -> Part {
-    match (mode, expert) {
-        (Mode::T2v, _) => Part::TextToVideo,
-        (Mode::I2v, Expert::High) => Part::HighNoise,
-        (Mode::I2v, Expert::Low) => Part::LowNoise,
-    }
-}
-
 /// A request of a program with another embedded model.
 fn other_embedded(part: Part, asked: &str) -> Error {
     let reason = format!("its {} part is another than the request's (BLAKE3 {asked}); use the program that made the request", part.name());
@@ -109,6 +100,15 @@ impl Models {
         Self::Embedded { seed: set.seed(), trained }
     }
 
+    /// The part of the small model that an expert is.
+    pub fn part(mode: Mode, expert: Expert) -> Part {
+        match (mode, expert) {
+            (Mode::T2v, _) => Part::TextToVideo,
+            (Mode::I2v, Expert::High) => Part::HighNoise,
+            (Mode::I2v, Expert::Low) => Part::LowNoise,
+        }
+    }
+
     /// The checkpoint of the network that `part` is in the small model, and `of_files` names among the files.
     fn open(&self, part: Part, of_files: impl FnOnce(&ModelFiles) -> &FileRef) -> Result<Checkpoint, Error> {
         match self {
@@ -131,7 +131,7 @@ impl Models {
     /// # Errors
     /// When its file cannot be used, or there is none for the expert.
     pub fn dit(&self, mode: Mode, expert: Expert) -> Result<OpenDit, Error> {
-        OpenDit::of(self.open(transformer(mode, expert), |files| match (expert, &files.low_noise) {
+        OpenDit::of(self.open(Self::part(mode, expert), |files| match (expert, &files.low_noise) {
             (Expert::Low, Some(low)) => low,
             _ => &files.dit,
         })?)
@@ -140,7 +140,7 @@ impl Models {
     /// What a person calls the transformer for noisy times: where it is, and its hash or seed.
     pub fn transformer_name(&self, mode: Mode) -> String {
         match self {
-            Self::Embedded { seed, trained } => match trained.get(transformer(mode, Expert::High).name()) {
+            Self::Embedded { seed, trained } => match trained.get(Self::part(mode, Expert::High).name()) {
                 Some(hash) => format!("embedded ({hash})"),
                 None => format!("embedded, seed {seed}"),
             },
