@@ -180,7 +180,7 @@ fn settings(args: &Eval) -> Result<Settings, Error> {
         guidance: args.guidance,
         shift: args.shift,
         negative_prompt: args.negative_prompt.clone(),
-        boundary: has_two.then(|| args.boundary.unwrap_or(if task == Task::I2v { 0.9 } else { 0.875 })),
+        boundary: boundary(args, task, has_two)?,
         rows: Vec::new(),
     };
     let precisions = row::arithmetic(&args.precision)?;
@@ -210,6 +210,18 @@ fn networks(args: &Eval, task: Task) -> Result<(Models, Option<FileRef>), Error>
         }
         (Task::I2v, _) => Ok((locate::image_to_video(&args.models)?, None)),
         _ => Ok((locate::text_to_video(args.dit_path.as_deref(), &args.models)?, None)),
+    }
+}
+
+/// The experts' boundary, where there are two.
+fn boundary(args: &Eval, task: Task, has_two: bool) -> Result<Option<f64>, Error> {
+    match (args.boundary, has_two) {
+        (Some(boundary), _) if !(0.0..=1.0).contains(&boundary) => {
+            Err(Error::flag("--boundary", format!("{boundary} is not a flow time in [0, 1]")))
+        }
+        (Some(_), false) => Err(Error::flag("--boundary", "this model has one transformer; the boundary is between two experts")),
+        (asked, true) => Ok(Some(asked.unwrap_or(if task == Task::I2v { 0.9 } else { 0.875 }))),
+        (None, false) => Ok(None),
     }
 }
 

@@ -60,8 +60,11 @@ pub fn run(args: &Quantize) -> Result<(), Error> {
     let views: Vec<_> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.view())).collect();
     let bytes: usize = views.iter().map(|(_, view)| view.bytes.len()).sum();
     let before: usize = checkpoint.files().map(|(_, _, bytes)| bytes).sum();
+    // Whatever else the input tells of itself, such as the settings of its training, goes along.
+    let mut metadata = checkpoint.metadata().clone();
+    metadata.extend(statement.metadata());
     let mut file = AtomicFile::create(&args.output)?;
-    write_safetensors(&mut file, &views, &statement.metadata())
+    write_safetensors(&mut file, &views, &metadata)
         .and_then(|()| file.flush())
         .map_err(|error| atomic_file::WriteError::of(&args.output, "write the tensors", error))?;
     file.seal()?.publish()?;

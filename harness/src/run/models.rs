@@ -249,3 +249,29 @@ fn is_checkpoint(path: &Path) -> bool {
     let suffix = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     path.is_dir() || ["safetensors", "pth", "pt", "bin"].contains(&suffix.as_str()) || path.to_string_lossy().ends_with(".index.json")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn an_embedded_part_that_the_program_does_not_hold_is_refused_by_name() {
+        let trained = BTreeMap::from([("vae".to_owned(), "00".repeat(32))]);
+        let models = Models::Embedded { seed: 1, trained };
+        for error in [models.verify().unwrap_err(), models.vae().unwrap_err()] {
+            assert!(error.to_string().contains("vae part is another"), "{error}");
+        }
+        assert!(models.text().is_ok(), "the random parts are there all the same");
+    }
+
+    #[test]
+    fn a_request_of_this_program_is_its_own() {
+        for mode in [Mode::T2v, Mode::I2v] {
+            let models = Models::embedded(mode);
+            models.verify().unwrap();
+            assert!(models.dit(mode, Expert::Low).is_ok() && models.vae().is_ok());
+        }
+    }
+}
