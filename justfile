@@ -25,7 +25,7 @@ doctor:
 
 # A video from the embedded model.
 demo:
-    cargo run --release -- t2v --prompt "a red ball bounces on blue ground"
+    cargo run --release -- t2v --prompt "a red ball moves left on a white background"
 
 # Recorded runs of the official code, replayed.
 conform dir="tests/fixtures":

@@ -129,8 +129,33 @@ fn written_checkpoints_make_the_embedded_models_video() {
     for frame in ["0001", "0009"] {
         assert!(pixels(&format!("embedded-{frame}.png")) == pixels(&format!("folder-{frame}.png")), "frame {frame}");
     }
+    succeed(folder.path(), &["init-tiny", "random", "--seed", "5"]);
+    let file = |model: &str| std::fs::read(folder.path().join(model).join("TurboWan2.1-T2V-tiny.safetensors")).unwrap();
+    assert!(file("random") != file("model"));
     let described = succeed(folder.path(), &["inspect", "model/TurboWan2.1-T2V-tiny.safetensors"]);
     assert!(String::from_utf8_lossy(&described.stdout).contains("transformer"));
+}
+
+#[test]
+fn a_quantised_checkpoint_makes_the_video_of_quantising_while_loading() {
+    let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["init-tiny", "model", "--seed", "2"]);
+    let (dit, int8) = ("model/TurboWan2.1-T2V-tiny.safetensors", "int8.safetensors");
+    t2v(folder.path(), "loading.png", &["--model_dir", "model", "--dit_path", dit, "--quant_linear"]);
+    succeed(folder.path(), &["quantize", dit, int8, "--recipe", "a test", "--gate", "shape=0.5"]);
+    t2v(folder.path(), "written.png", &["--model_dir", "model", "--dit_path", int8]);
+    let pixels = |name: &str| image::open(folder.path().join(name)).unwrap().to_rgb8().into_raw();
+    assert!(pixels("loading-0009.png") == pixels("written-0009.png"));
+    let described = String::from_utf8(succeed(folder.path(), &["inspect", int8]).stdout).unwrap();
+    for expected in ["int8 linears", "complete     yes", "recipe       a test", "shape 0.5"] {
+        assert!(described.contains(expected), "{expected}: {described}");
+    }
+    let vae = "model/Wan2.1_VAE.safetensors";
+    succeed(folder.path(), &["quantize", vae, "half.safetensors"]);
+    let size = |name: &str| std::fs::metadata(folder.path().join(name)).unwrap().len() as f64;
+    assert!((size("half.safetensors") / size(vae) - 0.5).abs() < 0.02 && size(int8) < 0.7 * size(dit));
+    let refused = turbowan(folder.path(), &["quantize", vae, "x.safetensors", "--gate", "psnr"]);
+    assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("NAME=NUMBER"));
 }
 
 #[test]
@@ -206,6 +231,8 @@ fn doctor_says_what_every_operation_runs_on_and_why() {
     let said: Value = serde_json::from_slice(&succeed(folder.path(), &["doctor", "--json"]).stdout).unwrap();
     assert!(said["cpu"]["threads"].as_u64() >= Some(1));
     assert!(said["driver"]["cuda"].is_string() != said["driver"]["error"].is_string());
+    let model = said["embedded_model"].as_array().unwrap();
+    assert!(model.len() == 5 && model.iter().all(|part| part["trained"].is_boolean() && part["recipe"].is_string()), "{model:?}");
     let ops = said["ops"].as_array().unwrap();
     assert!(!ops.is_empty());
     for op in ops {

@@ -7,6 +7,7 @@ pub mod cmd;
 pub mod compare;
 pub mod conform;
 pub mod error;
+pub mod eval;
 pub mod progress;
 pub mod record;
 pub mod report;

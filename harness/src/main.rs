@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use turbowan::cmd::{bench, compare, conform, doctor, flags, generate, init_tiny, inspect, merge, report, rerun, train, verify};
+use turbowan::cmd::{
+    bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, merge, quantize, report, rerun, train, verify,
+};
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
 #[derive(Debug, Parser)]
@@ -27,6 +29,8 @@ enum Command {
     Conform(conform::Conform),
     /// Every operation on every machine there is, held to the f64 oracle.
     Verify(verify::Verify),
+    /// What a model makes of many captions: adherence, fidelity, motion, flicker.
+    Eval(Box<eval::Eval>),
     /// Operations, checked and then timed, on shapes that a user meets.
     Bench(bench::Bench),
     /// Two attention types, two machines or two records side by side.
@@ -39,7 +43,9 @@ enum Command {
     Doctor(doctor::Doctor),
     /// What fine-tuning changed in one model, added to another.
     Merge(merge::Merge),
-    /// A small model with random weights, in the official layout.
+    /// A checkpoint in other number formats: int8 linears, 16 bits.
+    Quantize(quantize::Quantize),
+    /// The embedded model as files in the official layout.
     #[command(name = "init-tiny")]
     InitTiny(init_tiny::InitTiny),
 }
@@ -53,12 +59,14 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Conform(args) => conform::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Train(args) => train::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Quantize(args) => quantize::run(&args),
         Command::InitTiny(args) => init_tiny::run(&args),
     };
     match result {

@@ -1,8 +1,10 @@
 //! A request with every default resolved: what is written beside a video, inside it, and read back by `rerun`.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use turbowan_cuda::Rounding;
 
 /// Text or image to video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,10 +29,13 @@ pub struct FileRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Models {
-    /// The small model made from a seed.
+    /// The small model that is part of the program.
     Embedded {
-        /// Its seed.
+        /// Seed of its random parts.
         seed: u64,
+        /// BLAKE3 of its trained parts, by their names.
+        #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+        trained: BTreeMap<String, String>,
     },
     /// Checkpoints on disk.
     Files(Box<ModelFiles>),
@@ -74,6 +79,24 @@ pub enum Precision {
     Bf16,
     /// f32 throughout.
     F32,
+}
+
+impl Precision {
+    /// As `--precision` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bf16 => "bf16",
+            Self::F32 => "f32",
+        }
+    }
+
+    /// How the networks round what they store.
+    pub fn rounding(self) -> Rounding {
+        match self {
+            Self::Bf16 => Rounding::Bf16,
+            Self::F32 => Rounding::None,
+        }
+    }
 }
 
 /// How the latent goes from noise to video.

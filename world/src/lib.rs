@@ -35,5 +35,5 @@ pub use attributes::{Attributes, Background, Colour, Motion, Shape, Split};
 pub use caption::{Language, Prompt};
 pub use clip::{Clip, LEAST_SIDE, Size};
 pub use error::Error;
-pub use judge::{Frames, Reading, Score, Tally, judge};
+pub use judge::{Answer, Frames, Reading, Score, Tally, judge};
 pub use world::World;

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use turbowan_cuda::device::{Chip, Device, EmulatorOptions, KernelFile, OpKernel, emulated_kernels};
 use turbowan_cuda::host::Isa;
 use turbowan_cuda::{kernels, ops};
+use turbowan_wan_model::checkpoint::Statement;
+use turbowan_wan_model::tiny::{Part, Set, Weights};
 
+use crate::cmd::inspect::gates;
 use crate::error::Error;
 
 /// Says what is embedded, what this machine has, and which kernel each operation takes here.
@@ -19,14 +22,14 @@ pub struct Doctor {
 }
 
 /// A crate's kernel files, and the operations that take them.
-struct Part {
+struct CratePart {
     name: &'static str,
     files: &'static [&'static KernelFile],
     ops: &'static [&'static [OpKernel]],
 }
 
-const PARTS: [Part; 3] = [
-    Part {
+const PARTS: [CratePart; 3] = [
+    CratePart {
         name: "cuda",
         files: kernels::ALL,
         ops: &[
@@ -43,12 +46,12 @@ const PARTS: [Part; 3] = [
             &ops::bias_attention::device::KERNELS,
         ],
     },
-    Part {
+    CratePart {
         name: "sage",
         files: turbowan_sage::kernels::ALL,
         ops: &[&turbowan_sage::device::KERNELS, &turbowan_sage::device::prepare::KERNELS],
     },
-    Part {
+    CratePart {
         name: "sla",
         files: turbowan_sla::kernels::ALL,
         ops: &[
@@ -65,9 +68,9 @@ const PARTS: [Part; 3] = [
 /// Runs the command.
 ///
 /// # Errors
-/// When nobody takes the answer; what is missing on the machine is a part of it.
+/// When nobody takes the answer, or the embedded model is broken; what is missing on the machine is a part of the answer.
 pub fn run(args: &Doctor) -> Result<(), Error> {
-    let machine = Machine::look();
+    let machine = Machine::look()?;
     let text = if args.json { format!("{:#}\n", machine.json()) } else { machine.text() };
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         // The reader has seen enough: `turbowan doctor | head`.
@@ -85,10 +88,58 @@ struct Machine {
     /// Why there are no devices.
     no_device: Option<String>,
     emulator: Result<Vec<String>, String>,
+    /// What the embedded model's parts hold.
+    model: Vec<Held>,
+}
+
+/// A part of the embedded model.
+struct Held {
+    part: Part,
+    weights: Weights,
+    bytes: usize,
+    statement: Statement,
+}
+
+impl Held {
+    fn look() -> Result<Vec<Self>, Error> {
+        let set = Set::embedded();
+        let held = |part: Part| {
+            Ok(Self { part, weights: set.weights(part), bytes: set.bytes(part)?.len(), statement: set.open(part)?.statement()? })
+        };
+        Part::ALL.into_iter().map(held).collect()
+    }
+
+    fn json(&self) -> Value {
+        let (seed, hash) = match &self.weights {
+            Weights::Trained { hash } => (None, Some(hash)),
+            Weights::Random { seed } => (Some(seed), None),
+        };
+        let Statement { recipe, gates, .. } = &self.statement;
+        json!({
+            "part": self.part.name(),
+            "trained": hash.is_some(),
+            "blake3": hash,
+            "seed": seed,
+            "bytes": self.bytes,
+            "recipe": recipe,
+            "measured": gates,
+        })
+    }
+
+    fn text(&self) -> String {
+        let megabytes = self.bytes as f64 / 1e6;
+        match &self.weights {
+            Weights::Random { seed } => format!("random, seed {seed}, {megabytes:.1} MB"),
+            Weights::Trained { .. } => {
+                let recipe = self.statement.recipe.as_deref().unwrap_or("no recipe is stated");
+                format!("trained, {megabytes:.1} MB: {recipe}; {}", gates(&self.statement))
+            }
+        }
+    }
 }
 
 impl Machine {
-    fn look() -> Self {
+    fn look() -> Result<Self, Error> {
         let (devices, no_device) = match Device::count() {
             Ok(0) => (Vec::new(), Some("the driver sees no device".to_owned())),
             Ok(count) => {
@@ -96,14 +147,15 @@ impl Machine {
             }
             Err(why) => (Vec::new(), Some(why.to_string())),
         };
-        Self {
+        Ok(Self {
             cpu: line_of("/proc/cpuinfo", "model name"),
             memory_bytes: line_of("/proc/meminfo", "MemTotal").and_then(|text| kibibytes(&text)),
             driver: Device::driver_version().map_err(|why| why.to_string()),
             devices,
             no_device,
             emulator: Device::emulated(EmulatorOptions::default()).map(|_| emulated_kernels()).map_err(|why| why.to_string()),
-        }
+            model: Held::look()?,
+        })
     }
 
     /// The first device that could be opened, and its number.
@@ -162,6 +214,7 @@ impl Machine {
                 Ok(kernels) => json!({ "kernels": kernels }),
                 Err(why) => json!({ "error": why }),
             },
+            "embedded_model": self.model.iter().map(Held::json).collect::<Vec<_>>(),
             "kernels": files.collect::<Vec<_>>(),
             "ops": ops.collect::<Vec<_>>(),
         })
@@ -193,6 +246,11 @@ impl Machine {
             text += &line("devices", why);
         }
         text += &line("emulator", &self.emulator.as_ref().map_or_else(Clone::clone, |kernels| format!("{} kernels", kernels.len())));
+
+        text += "\nembedded model\n";
+        for held in &self.model {
+            text += &line(held.part.name(), &held.text());
+        }
 
         text += "\nembedded kernels\n";
         for (part, file) in PARTS.iter().flat_map(|part| part.files.iter().map(move |file| (part.name, file))) {

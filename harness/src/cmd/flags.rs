@@ -42,30 +42,15 @@ pub struct ImageToVideo {
     pub shared: Shared,
 }
 
-/// Flags that both commands take.
-#[derive(Debug, Clone, Args)]
-pub struct Shared {
-    /// What the video shows.
-    #[arg(long, required_unless_present_any = ["resume", "serve"])]
-    pub prompt: Option<String>,
+/// Where a model's files are.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ModelPaths {
     /// The expert for noisy times of a model with two.
     #[arg(long = "high_noise_model_path", alias = "high-noise-model-path", value_name = "FILE")]
     pub high_noise_model_path: Option<PathBuf>,
     /// The expert for times below the boundary.
     #[arg(long = "low_noise_model_path", alias = "low-noise-model-path", value_name = "FILE")]
     pub low_noise_model_path: Option<PathBuf>,
-    /// Flow time below which the low-noise expert takes over. [default: 0.9 for i2v, 0.875 for t2v]
-    #[arg(long)]
-    pub boundary: Option<f64>,
-    /// The model: checked against what the files hold (Wan2.1-1.3B, Wan2.1-14B, Wan2.2-A14B).
-    #[arg(long)]
-    pub model: Option<String>,
-    /// Videos to make, each with noise of its own.
-    #[arg(long = "num_samples", alias = "num-samples", default_value_t = 1)]
-    pub num_samples: usize,
-    /// Steps: 1 to 4 with rcm; with euler and unipc any number. [default: 4; euler and unipc: 50]
-    #[arg(long = "num_steps", alias = "num-steps")]
-    pub num_steps: Option<usize>,
     /// The video autoencoder.
     #[arg(long = "vae_path", alias = "vae-path", value_name = "FILE")]
     pub vae_path: Option<PathBuf>,
@@ -78,6 +63,29 @@ pub struct Shared {
     /// A folder (or a name in the Hugging Face cache) that holds every part: flat official files, diffusers, or Comfy.
     #[arg(long = "model_dir", alias = "model-dir", value_name = "DIR")]
     pub model_dir: Option<PathBuf>,
+}
+
+/// Flags that both commands take.
+#[derive(Debug, Clone, Args)]
+pub struct Shared {
+    /// What the video shows.
+    #[arg(long, required_unless_present_any = ["resume", "serve"])]
+    pub prompt: Option<String>,
+    /// Where the model's files are.
+    #[command(flatten)]
+    pub models: ModelPaths,
+    /// Flow time below which the low-noise expert takes over. [default: 0.9 for i2v, 0.875 for t2v]
+    #[arg(long)]
+    pub boundary: Option<f64>,
+    /// The model: checked against what the files hold (Wan2.1-1.3B, Wan2.1-14B, Wan2.2-A14B).
+    #[arg(long)]
+    pub model: Option<String>,
+    /// Videos to make, each with noise of its own.
+    #[arg(long = "num_samples", alias = "num-samples", default_value_t = 1)]
+    pub num_samples: usize,
+    /// Steps: 1 to 4 with rcm; with euler and unipc any number. [default: 4; euler and unipc: 50]
+    #[arg(long = "num_steps", alias = "num-steps")]
+    pub num_steps: Option<usize>,
     /// Frames: 4n + 1; another number is rounded down to one and said. [default: 81; the embedded model: 33]
     #[arg(long = "num_frames", alias = "num-frames")]
     pub num_frames: Option<usize>,

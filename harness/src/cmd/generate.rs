@@ -11,7 +11,7 @@ use turbowan_wan_model::resolution::{AspectRatio, FrameCount, FrameSize, Resolut
 use turbowan_wan_model::tiny;
 
 use crate::cmd::flags::{AttentionFlag, ImageToVideo, PrecisionFlag, SamplerFlag, Shared, TextToVideo};
-use crate::cmd::locate;
+use crate::cmd::{embedded, locate};
 use crate::error::Error;
 use crate::progress::{Progress, Style};
 use crate::request::{AttentionChoice, FileRef, Mode, Models, Precision, Request, SamplerChoice};
@@ -34,7 +34,7 @@ const TEACHER_STEPS: usize = 50;
 pub fn text_to_video(args: &TextToVideo) -> Result<(), Error> {
     let progress = Progress::new(Style::detect(args.shared.json).listener());
     run(&args.shared, Mode::T2v, &progress, || {
-        let models = looked_at(&progress, || locate::text_to_video(args))?;
+        let models = looked_at(&progress, || locate::text_to_video(args.dit_path.as_deref(), &args.shared.models))?;
         let draft = Draft { mode: Mode::T2v, models, sigma_max: args.sigma_max, image: None, clip: None, adaptive: false };
         draft.request(&args.shared, &progress)
     })
@@ -52,7 +52,7 @@ pub fn image_to_video(args: &ImageToVideo) -> Result<(), Error> {
         let image = FileRef::of(path)?;
         let draft = Draft {
             mode: Mode::I2v,
-            models: looked_at(&progress, || locate::image_to_video(args))?,
+            models: looked_at(&progress, || locate::image_to_video(&args.shared.models))?,
             sigma_max: args.sigma_max,
             image: Some(image),
             clip: args.clip_embedding.as_deref().map(FileRef::of).transpose()?,
@@ -82,7 +82,13 @@ fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> 
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
     let (request, save_path, resumed) = match &shared.resume {
-        None => (make()?, shared.save_path.clone(), None),
+        None => {
+            let request = make()?;
+            if let Some(remark) = embedded::remark(&request) {
+                progress.note(remark);
+            }
+            (request, shared.save_path.clone(), None)
+        }
         Some(path) => {
             let saved = SavedRun::load(path)?;
             if saved.request.mode != mode {
@@ -217,15 +223,8 @@ impl Draft {
     fn size(&self, flags: &Shared, progress: &Progress) -> Result<FrameSize, Error> {
         let ratio: AspectRatio = flags.aspect_ratio.parse().map_err(|error| Error::flag("--aspect_ratio", format!("{error}")))?;
         let preset = match (&flags.resolution, self.is_embedded(), self.mode) {
-            (Some(word), ..) => match word.split_once(['x', 'X']) {
-                Some((width, height)) => {
-                    let side = |text: &str| {
-                        text.parse::<usize>().map_err(|_| Error::flag("--resolution", format!("{word:?} is not WIDTHxHEIGHT")))
-                    };
-                    FrameSize::new(side(width)?, side(height)?).map_err(|error| Error::flag("--resolution", error.to_string()))?
-                }
-                None => word.parse::<Resolution>().map_err(|error| Error::flag("--resolution", error.to_string()))?.size(ratio),
-            },
+            (Some(word), ..) if word.contains(['x', 'X']) => sized(word)?,
+            (Some(word), ..) => word.parse::<Resolution>().map_err(|error| Error::flag("--resolution", error.to_string()))?.size(ratio),
             (None, true, _) => FrameSize::new(tiny::SIDE, tiny::SIDE)?,
             (None, false, Mode::T2v) => Resolution::P480.size(ratio),
             (None, false, Mode::I2v) => Resolution::P720.size(ratio),
@@ -250,6 +249,14 @@ impl Draft {
         }
         Ok(frames)
     }
+}
+
+/// A size by its sides: `WIDTHxHEIGHT`.
+pub(super) fn sized(word: &str) -> Result<FrameSize, Error> {
+    let refuse = || Error::flag("--resolution", format!("{word:?} is not WIDTHxHEIGHT"));
+    let (width, height) = word.split_once(['x', 'X']).ok_or_else(refuse)?;
+    let side = |text: &str| text.parse::<usize>().map_err(|_| refuse());
+    FrameSize::new(side(width)?, side(height)?).map_err(|error| Error::flag("--resolution", error.to_string()))
 }
 
 fn sampler(flags: &Shared) -> Result<(SamplerChoice, usize), Error> {
@@ -292,6 +299,16 @@ fn attention(flags: &Shared, has_projection: bool, progress: &Progress) -> Resul
     })
 }
 
+/// The name of a way of self-attention, without its share.
+pub(super) fn attention_name(choice: &AttentionChoice) -> AttentionName {
+    match choice {
+        AttentionChoice::Original => AttentionName::Original,
+        AttentionChoice::Sage => AttentionName::Sage,
+        AttentionChoice::Sla(_) => AttentionName::Sla,
+        AttentionChoice::SageSla(_) => AttentionName::SageSla,
+    }
+}
+
 /// A seed of -1 is drawn; it is printed and recorded, so that any video can be made again.
 fn seed(flag: i64) -> Result<u64, Error> {
     match flag {
@@ -321,7 +338,7 @@ fn rng(flag: &str) -> Result<String, Error> {
     }
 }
 
-fn check_network(mode: Mode, config: &DitConfig, model: Option<&str>) -> Result<(), Error> {
+pub(super) fn check_network(mode: Mode, config: &DitConfig, model: Option<&str>) -> Result<(), Error> {
     let expected = match mode {
         Mode::T2v => 16,
         Mode::I2v => 36,
@@ -354,7 +371,7 @@ fn check_network(mode: Mode, config: &DitConfig, model: Option<&str>) -> Result<
 }
 
 /// The network's rotary table has 128 positions an axis.
-fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> {
+pub(super) fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> {
     let patches = size.latent(FrameCount::at_most(frames)?);
     let (across, down) = (patches.width / 2, patches.height / 2);
     if across > ROTARY_POSITIONS || down > ROTARY_POSITIONS {
@@ -368,7 +385,7 @@ fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_quantisable(config: &DitConfig) -> Result<(), Error> {
+pub(super) fn check_quantisable(config: &DitConfig) -> Result<(), Error> {
     if config.dim.is_multiple_of(128) && config.ffn_dim.is_multiple_of(128) {
         return Ok(());
     }

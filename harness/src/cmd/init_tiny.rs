@@ -1,24 +1,24 @@
 //! `turbowan init-tiny DIR`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::Args;
-use serde_json::json;
-use turbowan_wan_model::checkpoint::write_safetensors;
-use turbowan_wan_model::tiny::{self, Part, TinyTensors, vocabulary};
+use turbowan_wan_model::tiny::{self, Part, Set, Weights, vocabulary};
 
 use crate::atomic_file;
 use crate::error::Error;
 
-/// Writes a small model with the whole Wan architecture and random weights, in the official layout.
+/// Writes the embedded model in the official layout: trained parts as they are, the others random.
 #[derive(Debug, Args)]
 pub struct InitTiny {
     /// The folder to write to; made where it is missing.
     pub dir: PathBuf,
-    /// Seed of the weights.
-    #[arg(long, default_value_t = tiny::DEFAULT_SEED)]
-    pub seed: u64,
+    /// Random weights in every part.
+    #[arg(long)]
+    pub random: bool,
+    /// Seed of random weights; every part is random then. [default: 1]
+    #[arg(long)]
+    pub seed: Option<u64>,
 }
 
 /// Runs the command.
@@ -26,33 +26,28 @@ pub struct InitTiny {
 /// # Errors
 /// When a file cannot be written.
 pub fn run(args: &InitTiny) -> Result<(), Error> {
+    let set = match (args.random, args.seed) {
+        (false, None) => Set::embedded(),
+        (_, seed) => Set::random(seed.unwrap_or(tiny::DEFAULT_SEED)),
+    };
     for part in Part::ALL {
         let path = args.dir.join(part.file_name());
-        let tensors = TinyTensors::generate(part, args.seed)?;
-        let tensors: Vec<_> = tensors.iter().collect();
-        let metadata = BTreeMap::from([("turbowan.config".to_owned(), config(part).to_string())]);
-        let mut bytes = Vec::new();
-        write_safetensors(&mut bytes, &tensors, &metadata).map_err(|error| Error::broken(&path, error))?;
+        let bytes = set.bytes(part)?;
         atomic_file::check(&path)?;
         atomic_file::write(&path, &bytes)?;
-        println!("{} ({} tensors, {:.1} MB)", path.display(), tensors.len(), bytes.len() as f64 / 1e6);
+        let weights = match set.weights(part) {
+            Weights::Trained { .. } => "trained".to_owned(),
+            Weights::Random { seed } => format!("random, seed {seed}"),
+        };
+        println!("{} ({weights}, {:.1} MB)", path.display(), bytes.len() as f64 / 1e6);
     }
     let path = args.dir.join("google/umt5-xxl/tokenizer.json");
     atomic_file::check(&path)?;
     atomic_file::write(&path, vocabulary::tokenizer().bytes())?;
     println!("{}", path.display());
     println!(
-        "\nturbowan t2v --model_dir {} --prompt \"a red ball bounces on blue ground\" --resolution 128x128 --num_frames 33",
+        "\nturbowan t2v --model_dir {} --prompt \"a red ball moves left on a white background\" --resolution 128x128 --num_frames 33",
         args.dir.display()
     );
     Ok(())
-}
-
-fn config(part: Part) -> serde_json::Value {
-    match part {
-        Part::TextToVideo => json!(tiny::dit_config(16)),
-        Part::HighNoise | Part::LowNoise => json!(tiny::dit_config(36)),
-        Part::Vae => json!(tiny::vae_config()),
-        Part::Text => json!(tiny::text_config()),
-    }
 }

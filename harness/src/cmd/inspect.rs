@@ -1,4 +1,4 @@
-//! `turbowan inspect FILE|DIR|ORG/NAME`: what a checkpoint or a model folder is, without loading it.
+//! `turbowan inspect [FILE|DIR|ORG/NAME]`: what a checkpoint, a model folder or the embedded model is, without loading it.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
-use turbowan_wan_model::checkpoint::{Arrangement, Checkpoint, FoundDit, HeadsFrom, Kind, ModelFolder, Task, pickle_globals};
+use turbowan_wan_model::checkpoint::{Arrangement, Checkpoint, FoundDit, HeadsFrom, Kind, ModelFolder, Statement, Task, pickle_globals};
 use turbowan_wan_model::config::TensorSpec;
+use turbowan_wan_model::tiny::{Part, Set};
 
 use crate::error::Error;
 
@@ -15,7 +16,8 @@ use crate::error::Error;
 #[derive(Debug, Args)]
 pub struct Inspect {
     /// A .safetensors, .pth, .pt or .bin file, an index of shards, a folder, or a model's name in the Hugging Face cache.
-    pub place: PathBuf,
+    /// [default: the embedded model]
+    pub place: Option<PathBuf>,
     /// Also lists every tensor under its official name.
     #[arg(long)]
     pub tensors: bool,
@@ -49,10 +51,24 @@ struct Report {
 }
 
 fn report(args: &Inspect) -> Result<Report, Error> {
-    if args.place.is_file() || is_one_checkpoint(&args.place) {
-        return of_checkpoint(args);
+    match &args.place {
+        None => of_embedded(args),
+        Some(place) if place.is_file() || is_one_checkpoint(place) => of_file(place, args),
+        Some(place) => Ok(of_folder(&ModelFolder::find(place)?)),
     }
-    Ok(of_folder(&ModelFolder::find(&args.place)?))
+}
+
+/// The parts of the embedded model, one after another.
+fn of_embedded(args: &Inspect) -> Result<Report, Error> {
+    let set = Set::embedded();
+    let (mut text, mut parts) = (String::new(), Vec::new());
+    for part in Part::ALL {
+        let checkpoint = set.open(part)?;
+        let report = of_checkpoint(&checkpoint, args)?;
+        text += &report.text;
+        parts.push(report.json);
+    }
+    Ok(Report { text, json: json!({ "embedded": parts }) })
 }
 
 /// Whether a folder is a single checkpoint, in one file or in shards, with nothing else of a model around it.
@@ -64,22 +80,27 @@ fn is_one_checkpoint(place: &Path) -> bool {
     place.is_dir() && !ModelFolder::find(place).is_ok_and(|folder| part_of_a_model(&folder))
 }
 
-fn of_checkpoint(args: &Inspect) -> Result<Report, Error> {
-    let checkpoint = Checkpoint::open(&args.place).map_err(|error| match pickle_globals(&args.place) {
+fn of_file(place: &Path, args: &Inspect) -> Result<Report, Error> {
+    let checkpoint = Checkpoint::open(place).map_err(|error| match pickle_globals(place) {
         Ok(globals) if !globals.is_empty() => {
             let named = globals.iter().map(|name| name.escape_debug().to_string()).collect::<Vec<_>>().join(", ");
-            Error::broken(&args.place, format!("{}; its pickle names: {named}", without_path(&error.to_string(), &args.place)))
+            Error::broken(place, format!("{}; its pickle names: {named}", without_path(&error.to_string(), place)))
         }
         _ => error.into(),
     })?;
-    let facts = Facts::of(&checkpoint)?;
+    of_checkpoint(&checkpoint, args)
+}
+
+fn of_checkpoint(checkpoint: &Checkpoint, args: &Inspect) -> Result<Report, Error> {
+    let place = checkpoint.path();
+    let facts = Facts::of(checkpoint)?;
     let hash = args.hash.then(|| checkpoint.content_hash());
-    let mut text = format!("{}\n{}", args.place.display(), facts.lines());
+    let mut text = format!("{}\n{}", place.display(), facts.lines());
     if let Some(hash) = &hash {
         text.push_str(&line("BLAKE3", hash));
     }
     let mut json = facts.json();
-    json["path"] = json!(args.place);
+    json["path"] = json!(place);
     json["blake3"] = json!(hash);
     if args.tensors {
         let mut listed = Vec::new();
@@ -110,6 +131,7 @@ struct Facts {
     dtypes: BTreeMap<&'static str, usize>,
     globals: Vec<String>,
     notes: Vec<String>,
+    statement: Statement,
     /// Whether all tensors of the network are there and no others, or what does not fit.
     misfits: Option<String>,
 }
@@ -144,6 +166,7 @@ impl Facts {
             dtypes,
             globals: checkpoint.globals().to_vec(),
             notes: checkpoint.notes().to_vec(),
+            statement: checkpoint.statement()?,
             misfits,
         })
     }
@@ -164,6 +187,12 @@ impl Facts {
         }
         if specs(&self.kind).is_some() {
             text += &line("complete", self.misfits.as_deref().unwrap_or("yes, and nothing else is in it"));
+        }
+        if let Some(recipe) = &self.statement.recipe {
+            text += &line("recipe", recipe);
+        }
+        if !self.statement.gates.is_empty() {
+            text += &line("measured", &gates(&self.statement));
         }
         for note in &self.notes {
             text += &line("note", note);
@@ -195,9 +224,16 @@ impl Facts {
             "pickle_globals": self.globals,
             "complete": specs(&self.kind).map(|_| self.misfits.is_none()),
             "misfits": self.misfits,
+            "recipe": self.statement.recipe,
+            "measured": self.statement.gates,
             "notes": self.notes,
         })
     }
+}
+
+/// What was measured of a file's weights, in one line.
+pub(super) fn gates(statement: &Statement) -> String {
+    statement.gates.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Every tensor of a network, when it is one that is known.
@@ -371,10 +407,10 @@ fn grouped(count: usize) -> String {
 mod tests {
     use super::*;
     use turbowan_wan_model::checkpoint::{TensorSource, write_safetensors};
-    use turbowan_wan_model::tiny::{Part, TinyTensors};
+    use turbowan_wan_model::tiny::TinyTensors;
 
     fn inspect(place: &Path) -> Result<Report, Error> {
-        report(&Inspect { place: place.to_owned(), tensors: true, hash: true, json: false })
+        report(&Inspect { place: Some(place.to_owned()), tensors: true, hash: true, json: false })
     }
 
     fn write(part: Part, path: &Path) {
@@ -400,6 +436,28 @@ mod tests {
         );
         assert_eq!(report.json["tensors"].as_array().unwrap().len(), report.json["tensor_count"].as_u64().unwrap() as usize);
         assert_eq!(inspect(folder.path()).unwrap().json["kind"], json!("dit"));
+    }
+
+    #[test]
+    fn what_a_file_states_of_its_making_is_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vae.safetensors");
+        let tensors = TinyTensors::generate(Part::Vae, 1).unwrap();
+        let gates = BTreeMap::from([("psnr".to_owned(), 32.5), ("shape".to_owned(), 0.96)]);
+        let statement = Statement { recipe: Some("9000 steps".into()), gates, ..Statement::default() };
+        let mut file = std::fs::File::create(&path).unwrap();
+        write_safetensors(&mut file, &tensors.iter().collect::<Vec<_>>(), &statement.metadata()).unwrap();
+        let report = inspect(&path).unwrap();
+        assert!(report.text.contains("recipe       9000 steps") && report.text.contains("psnr 32.5, shape 0.96"), "{}", report.text);
+        assert_eq!(report.json["measured"]["shape"], json!(0.96));
+    }
+
+    #[test]
+    fn without_a_place_the_embedded_model_is_described() {
+        let report = report(&Inspect { place: None, tensors: false, hash: false, json: false }).unwrap();
+        let parts = report.json["embedded"].as_array().unwrap();
+        assert_eq!(parts.len(), Part::ALL.len());
+        assert!(parts.iter().all(|part| part["complete"] == json!(true) && part["recipe"].is_string()), "{}", report.text);
     }
 
     #[test]

@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use turbowan_wan_model::checkpoint::{ModelFolder, Parts, Task};
-use turbowan_wan_model::tiny;
 
-use crate::cmd::flags::{ImageToVideo, Shared, TextToVideo};
+use crate::cmd::flags::ModelPaths;
 use crate::error::Error;
-use crate::request::{FileRef, ModelFiles, Models};
+use crate::request::{FileRef, Mode, ModelFiles, Models};
 
 /// Where the official scripts look for the autoencoder.
 const VAE: &str = "checkpoints/Wan2.1_VAE.pth";
@@ -16,23 +15,23 @@ const TEXT_ENCODER: &str = "checkpoints/models_t5_umt5-xxl-enc-bf16.pth";
 /// The tokenizer beside the text encoder, as the official checkpoints have it.
 const TOKENIZER: &str = "google/umt5-xxl/tokenizer.json";
 
-/// The networks of `t2v`.
-pub(super) fn text_to_video(args: &TextToVideo) -> Result<Models, Error> {
-    if let (Some(_), Some(_)) = (&args.dit_path, &args.shared.high_noise_model_path) {
+/// The networks of `t2v`; `dit_path` names its transformer.
+pub(super) fn text_to_video(dit_path: Option<&Path>, paths: &ModelPaths) -> Result<Models, Error> {
+    if let (Some(_), Some(_)) = (dit_path, &paths.high_noise_model_path) {
         return Err(Error::flag("--dit_path", "--high_noise_model_path is given too; a model has one transformer or two experts"));
     }
-    let places = Places::of(&args.shared, Task::TextToVideo, "--dit_path")?;
-    Places { dit: args.dit_path.as_deref().or(places.dit), ..places }.models()
+    let places = Places::of(paths, Task::TextToVideo, "--dit_path")?;
+    Places { dit: dit_path.or(places.dit), ..places }.models()
 }
 
 /// The networks of `i2v`.
-pub(super) fn image_to_video(args: &ImageToVideo) -> Result<Models, Error> {
-    Places::of(&args.shared, Task::ImageToVideo, "--high_noise_model_path")?.models()
+pub(super) fn image_to_video(paths: &ModelPaths) -> Result<Models, Error> {
+    Places::of(paths, Task::ImageToVideo, "--high_noise_model_path")?.models()
 }
 
 /// What was named on the command line.
 struct Places<'a> {
-    shared: &'a Shared,
+    paths: &'a ModelPaths,
     dit: Option<&'a Path>,
     low_noise: Option<&'a Path>,
     task: Task,
@@ -40,29 +39,32 @@ struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    fn of(shared: &'a Shared, task: Task, flag: &'static str) -> Result<Self, Error> {
-        let (dit, low_noise) = (shared.high_noise_model_path.as_deref(), shared.low_noise_model_path.as_deref());
+    fn of(paths: &'a ModelPaths, task: Task, flag: &'static str) -> Result<Self, Error> {
+        let (dit, low_noise) = (paths.high_noise_model_path.as_deref(), paths.low_noise_model_path.as_deref());
         if dit.is_none() && low_noise.is_some() {
             return Err(Error::flag(
                 "--high_noise_model_path",
                 "--low_noise_model_path is given; the expert for noisy times is needed too",
             ));
         }
-        Ok(Self { shared, dit, low_noise, task, flag })
+        Ok(Self { paths, dit, low_noise, task, flag })
     }
 
     fn models(&self) -> Result<Models, Error> {
-        if self.dit.is_none() && self.shared.model_dir.is_none() {
-            let loose = [&self.shared.vae_path, &self.shared.text_encoder_path, &self.shared.tokenizer_path].into_iter().flatten().next();
+        if self.dit.is_none() && self.paths.model_dir.is_none() {
+            let loose = [&self.paths.vae_path, &self.paths.text_encoder_path, &self.paths.tokenizer_path].into_iter().flatten().next();
             return match loose {
                 Some(path) => {
                     Err(Error::flag(self.flag, format!("{} is given but no transformer; name one, or --model_dir", path.display())))
                 }
-                None => Ok(Models::Embedded { seed: tiny::DEFAULT_SEED }),
+                None => Ok(Models::embedded(match self.task {
+                    Task::TextToVideo => Mode::T2v,
+                    Task::ImageToVideo => Mode::I2v,
+                })),
             };
         }
         let [vae, text_encoder, tokenizer] = self.named();
-        let parts = match (self.dit, &self.shared.model_dir, vae, text_encoder, tokenizer) {
+        let parts = match (self.dit, &self.paths.model_dir, vae, text_encoder, tokenizer) {
             // Everything has a name: nothing is looked for.
             (Some(dit), None, Some(vae), Some(text_encoder), Some(tokenizer)) if dit.is_file() => {
                 let low_noise = self.low_noise.map(Path::to_owned);
@@ -93,13 +95,13 @@ impl<'a> Places<'a> {
     /// Autoencoder, text encoder and tokenizer as they were named, or where the official scripts expect them.
     fn named(&self) -> [Option<PathBuf>; 3] {
         let or_official = |named: &Option<PathBuf>, official: &str| named.clone().or_else(|| existing(PathBuf::from(official)));
-        let text_encoder = or_official(&self.shared.text_encoder_path, TEXT_ENCODER);
-        let tokenizer = match &self.shared.tokenizer_path {
+        let text_encoder = or_official(&self.paths.text_encoder_path, TEXT_ENCODER);
+        let tokenizer = match &self.paths.tokenizer_path {
             Some(path) if path.is_dir() => Some(path.join("tokenizer.json")),
             Some(path) => Some(path.clone()),
             None => text_encoder.as_ref().and_then(|encoder| existing(encoder.with_file_name(TOKENIZER))),
         };
-        [or_official(&self.shared.vae_path, VAE), text_encoder, tokenizer]
+        [or_official(&self.paths.vae_path, VAE), text_encoder, tokenizer]
     }
 }
 

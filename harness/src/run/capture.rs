@@ -16,7 +16,7 @@ use turbowan_wan_model::pipeline::AttentionPlace;
 
 use crate::atomic_file;
 use crate::error::Error;
-use crate::request::{Models, Request};
+use crate::request::Request;
 
 /// Key of the description in a file's metadata.
 const DESCRIPTION: &str = "turbowan.capture";
@@ -66,10 +66,7 @@ impl Capture {
         let blocks = chosen("--capture_blocks", blocks, layers)?;
         let steps = chosen("--capture_steps", steps, request.num_steps)?;
         std::fs::create_dir_all(folder).map_err(|source| atomic_file::WriteError::of(folder, "make the folder", source))?;
-        let model = match &request.models {
-            Models::Embedded { seed } => format!("embedded, seed {seed}"),
-            Models::Files(files) => format!("{} ({})", files.dit.path.display(), files.dit.hash),
-        };
+        let model = request.models.transformer_name(request.mode);
         let video = [request.width, request.height, request.num_frames];
         let attention = request.attention.name().to_string();
         Ok(Self { folder: folder.to_owned(), blocks, steps, total_steps: request.num_steps, model, video, attention })

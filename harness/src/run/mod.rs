@@ -1,5 +1,6 @@
 //! A request becomes files: text, image, denoising, decoding, writing, each stage told and timed.
 
+pub mod autoencoder;
 pub mod capture;
 pub mod models;
 pub mod stages;

@@ -2,32 +2,26 @@
 
 use std::path::Path;
 
-use turbowan_cuda::Rounding;
 use turbowan_rcm::{Expert, FewStep, Guidance, NoiseKind, NoiseSource, Sampler, Schedule, Solver, Teacher};
 use turbowan_sla::Density;
 use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::backend::NormRule;
 use turbowan_wan_model::backend::host::Host;
-use turbowan_wan_model::backend::host::vae::HostFrames;
 use turbowan_wan_model::dit::{DitOptions, Grid};
-use turbowan_wan_model::image::{RgbImage, conditioning};
+use turbowan_wan_model::image::RgbImage;
 use turbowan_wan_model::pipeline::sampling::Border;
-use turbowan_wan_model::pipeline::{Conditions, Event, Sampling, Snapshot, Unwatched, WanNetwork, Watch};
-use turbowan_wan_model::resolution::{FrameCount, FrameSize, LATENT_CHANNELS, LatentShape};
+use turbowan_wan_model::pipeline::{Conditions, Event, Sampling, Snapshot, WanNetwork, Watch};
+use turbowan_wan_model::resolution::{FrameCount, FrameSize, LatentShape};
 use turbowan_wan_model::text::{StateKey, TextEncoder, clean_prompt};
-use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Progress as VaeProgress, Side, Tiling, Vae, to_bytes};
+use turbowan_wan_model::vae::Side;
 
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::request::{AttentionChoice, FileRef, Precision, Request, SamplerChoice};
+use crate::run::autoencoder::Autoencoder;
 use crate::run::store::FolderStore;
 use crate::run::watch::{Follow, check_stop};
 use crate::video::{FrameRate, Frames};
-
-/// Memory that decoding may take before it works in tiles; the same on every machine, for tiles change the bytes.
-const DECODE_BUDGET: usize = 6 << 30;
-/// Pixels of a frame above which the image is encoded in tiles.
-const WHOLE_FRAME: usize = 1280 * 720;
 
 /// A request's stages.
 pub struct Stages<'a> {
@@ -39,14 +33,14 @@ pub struct Stages<'a> {
 impl<'a> Stages<'a> {
     /// The stages of `request`.
     pub fn new(request: &'a Request, progress: &'a Progress) -> Self {
-        let rounding = match request.precision {
-            Precision::Bf16 => Rounding::Bf16,
-            Precision::F32 => Rounding::None,
-        };
-        Self { request, progress, host: Host { rounding } }
+        Self { request, progress, host: Host { rounding: request.precision.rounding() } }
     }
 
-    fn latent(&self) -> Result<LatentShape, Error> {
+    /// The shape of one sample's latent.
+    ///
+    /// # Errors
+    /// A size or a number of frames that cannot be.
+    pub fn latent(&self) -> Result<LatentShape, Error> {
         let size = FrameSize::new(self.request.width, self.request.height)?;
         Ok(size.latent(FrameCount::new(self.request.num_frames)?))
     }
@@ -145,20 +139,14 @@ impl<'a> Stages<'a> {
         let (width, height, frames) = (self.request.width, self.request.height, self.request.num_frames);
         let bytes = std::fs::read(&image.path).map_err(|source| Error::Read { path: image.path.clone(), source })?;
         let picture = RgbImage::decode(&bytes).map_err(|error| Error::broken(&image.path, error))?;
-        let first = picture.frame(FrameSize::new(width, height)?);
-        // The rest of the clip is grey: value 0.
-        let mut clip = vec![0.0; COLORS * frames * width * height];
-        for (to, from) in clip.chunks_exact_mut(frames * width * height).zip(first.chunks_exact(width * height)) {
-            to[..from.len()].copy_from_slice(from);
-        }
+        let size = FrameSize::new(width, height)?;
         follow.stage("image", Some(frames as u64));
-        let vae = self.vae(Side::Encoder)?;
-        let clip = Clip::new([COLORS, frames, height, width], clip)?;
-        let tiling = if width * height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole };
-        let latent = vae.encode(&clip, tiling, &mut |progress| passed(progress, follow))?;
+        let condition =
+            self.autoencoder(Side::Encoder)?.condition(&picture.frame(size), size, FrameCount::new(frames)?, &mut |done, of| {
+                follow.event(Event::Frames { done, of })
+            })?;
         follow.end_stage();
-        let shape = self.latent()?;
-        conditioning(&latent.values, shape).ok_or_else(|| Error::broken(&image.path, "the encoded image has another size than the latent"))
+        Ok(condition)
     }
 
     /// Runs the steps that are left.
@@ -183,17 +171,25 @@ impl<'a> Stages<'a> {
             let dit = request.models.dit(request.mode, expert).map_err(into_model)?;
             dit.load(&self.host, options)
         };
-        let border = match request.precision {
-            Precision::Bf16 => Border::OFFICIAL,
-            Precision::F32 => Border::EXACT,
-        };
         let network = WanNetwork::new(&self.host, Box::new(open), conditions, grid, request.num_samples, follow);
-        let done = sampling.finish(from, network, border, noise)?;
+        let done = sampling.finish(from, network, self.border(), noise)?;
         follow.end_stage();
         Ok(done)
     }
 
-    fn dit_options(&self) -> Result<DitOptions, Error> {
+    /// The arithmetic between sampler and network.
+    pub fn border(&self) -> Border {
+        match self.request.precision {
+            Precision::Bf16 => Border::OFFICIAL,
+            Precision::F32 => Border::EXACT,
+        }
+    }
+
+    /// What is chosen when the transformer is loaded.
+    ///
+    /// # Errors
+    /// A share of key blocks that is none.
+    pub fn dit_options(&self) -> Result<DitOptions, Error> {
         let sparsity = |share: f64| {
             let density = Density::new(share).ok_or_else(|| Error::flag("--sla_topk", format!("{share} is not a share in (0, 1]")))?;
             // In f32 throughout, the operation's inside is f32 too.
@@ -217,43 +213,24 @@ impl<'a> Stages<'a> {
         let request = self.request;
         let (width, height, shape) = (request.width, request.height, self.latent()?);
         follow.stage("decode", Some((request.num_frames * request.num_samples) as u64));
-        let vae = self.vae(Side::Decoder)?;
-        let tiling = vae.config().tiling_within([shape.frames, shape.height, shape.width], DECODE_BUDGET);
-        if tiling != Tiling::Whole {
+        let autoencoder = self.autoencoder(Side::Decoder)?;
+        if autoencoder.tiles(shape) {
             self.progress.note(format!("frames of {width}x{height} are decoded in tiles"));
         }
         let rate = FrameRate::new(request.fps, 1)?;
+        let of = request.num_frames * request.num_samples;
         let mut videos = Vec::new();
         for latent in latents.chunks_exact(shape.values()) {
-            let latent = latent.iter().map(|value| *value as f32).collect();
-            let clip = Clip::new([LATENT_CHANNELS, shape.frames, shape.height, shape.width], latent)?;
-            let mut rgb = Vec::with_capacity(request.num_frames * width * height * COLORS);
             let before = videos.len() * request.num_frames;
-            vae.decode(&clip, tiling, &mut |progress| {
-                if let VaeProgress::Frame { pixels, index, .. } = progress {
-                    rgb.extend(to_bytes(pixels));
-                    let of = request.num_frames * request.num_samples;
-                    follow.event(Event::Frames { done: before + index + 1, of })?;
-                }
-                check_stop()
-            })?;
-            videos.push(Frames::new(width, height, rate, rgb)?);
+            let mut each = |index| follow.event(Event::Frames { done: before + index + 1, of });
+            videos.push(autoencoder.decode(latent, shape, rate, &mut each)?);
         }
         follow.end_stage();
         Ok(videos)
     }
 
-    fn vae(&self, side: Side) -> Result<Vae<HostFrames>, Error> {
-        let (source, config) = self.request.models.vae()?;
-        let statistics = LatentStatistics::of_channels(config.z_dim);
-        Ok(Vae::load(HostFrames::new(self.host.rounding), &source, &config, statistics, &[side])?)
-    }
-}
-
-fn passed(progress: VaeProgress<'_>, follow: &mut Follow<'_>) -> turbowan_wan_model::Result<()> {
-    match progress {
-        VaeProgress::Passed { done, of } => follow.event(Event::Frames { done, of }),
-        VaeProgress::Frame { .. } => Unwatched.event(Event::Frames { done: 0, of: 0 }),
+    fn autoencoder(&self, side: Side) -> Result<Autoencoder, Error> {
+        Autoencoder::load(&self.request.models.vae()?, self.host.rounding, &[side])
     }
 }
 

@@ -46,7 +46,7 @@ mod webp;
 pub use error::Error;
 pub use frames::{FrameRate, Frames, Shape};
 pub use metadata::{ReadError, read_from, read_metadata};
-pub use output::{Format, Output};
+pub use output::{Format, Output, write_picture};
 pub use source::LARGEST_REQUEST;
 
 /// The frames of an animated WebP file.

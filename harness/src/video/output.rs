@@ -129,3 +129,15 @@ impl Output {
         Ok(names)
     }
 }
+
+/// Writes the first frame as one PNG of this very name, with `text` in it.
+///
+/// # Errors
+/// [`Error`]; what stood under the name before still stands there.
+pub fn write_picture(path: &Path, frames: &Frames, text: &Value) -> Result<(), Error> {
+    png::check_size(frames.width(), frames.height())?;
+    let rgb = frames.iter().next().unwrap_or_default();
+    let encoded = png::encode(frames, rgb, &sidecar::one_line(text));
+    let bytes = encoded.map_err(|message| Error::Encoder { format: "PNG", frame: 0, message })?;
+    Ok(atomic_file::write(path, &bytes)?)
+}

@@ -5,12 +5,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::Checkpoint;
+use super::statement::CONFIG;
 use crate::config::{DitConfig, TextConfig, VaeConfig};
 use crate::dit::DitTraits;
 use crate::{Error, Result};
 
-/// Key of the metadata under which our own files state what shapes cannot show.
-const STATED: &str = "turbowan.config";
+/// Most rows of text that a file may ask for: no shape holds it to anything, and memory is set aside for all of them.
+const MOST_TEXT_ROWS: usize = 4096;
 
 /// A network, with everything that its constructor needs.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,29 +97,18 @@ impl Checkpoint {
         Error::Format { path: self.path().to_path_buf(), reason }
     }
 
-    /// Our own statement in the metadata.
-    fn stated(&self) -> Result<Option<Map<String, Value>>> {
-        let Some(text) = self.metadata.get(STATED) else {
-            return Ok(None);
-        };
-        match serde_json::from_str(text) {
-            Ok(stated) => Ok(Some(stated)),
-            Err(error) => Err(self.broken(format!("its metadata {STATED:?} is malformed: {error}"))),
-        }
-    }
-
     /// `seen` with the fields that shapes cannot show taken from the metadata; the others must agree with it.
     fn reconciled<T: Serialize + DeserializeOwned>(&self, seen: T, unseen: &[&str]) -> Result<T> {
-        let Some(stated) = self.stated()? else {
+        let Some(stated) = self.stated::<Map<String, Value>>(CONFIG)? else {
             return Ok(seen);
         };
-        let broken = |error: serde_json::Error| self.broken(format!("its metadata {STATED:?}: {error}"));
+        let broken = |error: serde_json::Error| self.broken(format!("its metadata {CONFIG:?}: {error}"));
         let mut whole = serde_json::to_value(&seen).map_err(broken)?;
         for (key, said) in stated {
             match whole.get_mut(&key) {
                 Some(value) if unseen.contains(&key.as_str()) => *value = said,
                 Some(value) if *value != said => {
-                    return Err(self.broken(format!("its metadata {STATED:?} says {key} = {said}, its tensors say {value}")));
+                    return Err(self.broken(format!("its metadata {CONFIG:?} says {key} = {said}, its tensors say {value}")));
                 }
                 _ => {}
             }
@@ -195,6 +185,11 @@ impl Probe<'_> {
         let (in_dim, out_dim) = (whole("patch_embedding", patch_in)?, whole("head.head", patch_out)?);
         let plain = DitConfig { dim, ffn_dim, freq_dim, text_dim, in_dim, out_dim, layers, clip_dim, text_len: 512, heads: 0, eps: 1e-6 };
         let mut config = self.checkpoint.reconciled(plain, &["heads", "eps", "text_len"])?;
+        if !(1..=MOST_TEXT_ROWS).contains(&config.text_len) {
+            return Err(self
+                .checkpoint
+                .broken(format!("its metadata asks for {} rows of text, not 1 to {MOST_TEXT_ROWS}", config.text_len)));
+        }
         let heads = self.heads(&mut config, asked, head_dim)?;
         let quantised = self.checkpoint.shape("blocks.0.self_attn.q.int8_weight").is_some();
         Ok(Kind::Dit { config, traits: DitTraits { quantised, sla }, heads })

@@ -19,6 +19,7 @@
 //! pickle describes a strided view.
 
 mod asked;
+mod convert;
 mod fit;
 mod folder;
 mod format;
@@ -26,6 +27,7 @@ mod hub;
 mod kind;
 mod layout;
 mod shards;
+mod statement;
 pub mod tensor;
 mod write;
 
@@ -33,6 +35,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use asked::{AttentionName, attention_of};
+pub use convert::{Conversion, Converted, Floats};
 pub use folder::{Arrangement, FoundDit, ModelFolder, Parts, Task};
 pub use format::Format;
 use format::Source;
@@ -43,6 +46,7 @@ pub use kind::{HeadsFrom, Kind};
 pub use layout::Layout;
 use layout::Renaming;
 use shards::Shards;
+pub use statement::Statement;
 pub use tensor::{Dtype, TensorSource, TensorView};
 pub use write::write_safetensors;
 

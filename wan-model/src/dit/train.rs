@@ -16,7 +16,7 @@
 //! let options = DitOptions { attention: Attention::Original, norms: NormRule::Standard, quantise: false };
 //! let grid = Grid { frames: 5, height: 8, width: 8 };
 //! let mut dit = TrainDit::load(&weights, &tiny::dit_config(16), options, grid)?;
-//! let (x, target, text) = (vec![0.1; 2 * 16 * 320], vec![0.0; 2 * 16 * 320], vec![0.0; 2 * 512 * 128]);
+//! let (x, target, text) = (vec![0.1; 2 * 16 * 320], vec![0.0; 2 * 16 * 320], vec![0.0; 2 * 32 * 128]);
 //!
 //! let (velocity, saved) = dit.forward_saved(&x, &[900.0, 300.0], &text, None)?;
 //! let gradient: Vec<f32> = velocity.iter().zip(&target).map(|(v, t)| 2.0 * (v - t)).collect();

@@ -2,7 +2,7 @@
 
 use turbowan_rcm::teacher::TeacherState;
 use turbowan_rcm::unipc::History;
-use turbowan_rcm::{AtBoundary, FewStep, LatentRounding, NoiseSource, State, Teacher, TimeRounding};
+use turbowan_rcm::{AtBoundary, FewStep, LatentRounding, Network, NoiseSource, State, Teacher, TimeRounding};
 
 use crate::backend::Backend;
 use crate::pipeline::WanNetwork;
@@ -87,6 +87,21 @@ impl Sampling {
         border: Border,
         noise: &mut NoiseSource,
     ) -> Result<Snapshot> {
+        self.finish_on(from, network, border, noise, |network, at| network.watch().stepped(at))
+    }
+
+    /// Runs all steps that are left on any network; `stepped` sees it and the snapshot after each.
+    ///
+    /// # Errors
+    /// Whatever the network, the noise or `stepped` returns.
+    pub fn finish_on<N: Network<Error = Error>>(
+        &self,
+        from: Snapshot,
+        network: N,
+        border: Border,
+        noise: &mut NoiseSource,
+        mut stepped: impl FnMut(&mut N, &Snapshot) -> Result<()>,
+    ) -> Result<Snapshot> {
         let mut network = AtBoundary { network, latent: border.latent, time: border.time };
         let mut at = from;
         if at.step > self.steps() {
@@ -105,7 +120,7 @@ impl Sampling {
                     Snapshot { step, latent, history }
                 }
             };
-            network.network.watch().stepped(&at)?;
+            stepped(&mut network.network, &at)?;
         }
         Ok(at)
     }

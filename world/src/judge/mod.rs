@@ -30,7 +30,7 @@ mod tally;
 mod track;
 
 pub use frames::Frames;
-pub use reading::{Fault, Look, Reading, Score, Unreadable};
+pub use reading::{Answer, Fault, Look, Reading, Score, Unreadable};
 pub use tally::{Confusion, Tally};
 
 use crate::attributes::{Background, Colour, Shape};

@@ -145,6 +145,20 @@ impl Reading {
         Some(Attributes { shape: shape.ok()?, colour: colour.ok()?, background: background.ok()?, motion: self.motion.ok()? })
     }
 
+    /// What it comes down to where `asked` was asked for.
+    pub fn answer(&self, asked: &Attributes) -> Answer {
+        let Look { shape, colour, background, .. } = self.look;
+        let score = self.score(asked);
+        Answer {
+            shape: shape.ok(),
+            colour: colour.ok(),
+            background: background.ok(),
+            motion: self.motion.ok(),
+            sound: score.sound,
+            first_frame: score.first_frame,
+        }
+    }
+
     /// Compares with what was asked. What cannot be read is wrong.
     pub fn score(&self, asked: &Attributes) -> Score {
         let first = &self.first_frame;
@@ -176,6 +190,34 @@ impl fmt::Display for Reading {
             [] => f.write_str("no fault"),
             faults => f.write_str(&faults.iter().map(Fault::to_string).collect::<Vec<_>>().join("; ")),
         }
+    }
+}
+
+/// What of a reading is counted: each attribute where it can be read, and whether the picture is right besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// The shape read.
+    pub shape: Option<Shape>,
+    /// The colour read.
+    pub colour: Option<Colour>,
+    /// The background read.
+    pub background: Option<Background>,
+    /// The motion read.
+    pub motion: Option<Motion>,
+    /// No fault was found.
+    pub sound: bool,
+    /// Frame 0 alone shows the shape, colour and background that were asked for.
+    pub first_frame: bool,
+}
+
+impl Answer {
+    /// Whether all four attributes are as asked and the clip has no fault.
+    pub fn passes(&self, asked: &Attributes) -> bool {
+        let is_right = self.shape == Some(asked.shape)
+            && self.colour == Some(asked.colour)
+            && self.background == Some(asked.background)
+            && self.motion == Some(asked.motion);
+        is_right && self.sound
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::reading::Reading;
+use super::reading::{Answer, Reading};
 use crate::attributes::{Attributes, Background, Colour, Motion, Shape};
 
 /// A confusion matrix of one attribute.
@@ -98,15 +98,19 @@ impl Default for Tally {
 impl Tally {
     /// Counts one reading.
     pub fn add(&mut self, asked: &Attributes, reading: &Reading) {
-        let score = reading.score(asked);
+        self.count(asked, &reading.answer(asked));
+    }
+
+    /// Counts what a reading came down to.
+    pub fn count(&mut self, asked: &Attributes, answer: &Answer) {
         self.clips += 1;
-        self.sound += usize::from(score.sound);
-        self.first_frame += usize::from(score.first_frame);
-        self.passed += usize::from(score.passes());
-        self.shape.add(asked.shape.index(), reading.look.shape.ok().map(Shape::index));
-        self.colour.add(asked.colour.index(), reading.look.colour.ok().map(Colour::index));
-        self.background.add(asked.background.index(), reading.look.background.ok().map(Background::index));
-        self.motion.add(asked.motion.index(), reading.motion.ok().map(Motion::index));
+        self.sound += usize::from(answer.sound);
+        self.first_frame += usize::from(answer.first_frame);
+        self.passed += usize::from(answer.passes(asked));
+        self.shape.add(asked.shape.index(), answer.shape.map(Shape::index));
+        self.colour.add(asked.colour.index(), answer.colour.map(Colour::index));
+        self.background.add(asked.background.index(), answer.background.map(Background::index));
+        self.motion.add(asked.motion.index(), answer.motion.map(Motion::index));
     }
 
     /// Clips counted.

@@ -1,6 +1,7 @@
 //! Networks on the host, with random weights of the released widths. `turbowan conform` holds their arithmetic to recorded
 //! runs of the official code; here a result is held to the same network in plain arithmetic, or to a peer's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -248,7 +249,7 @@ impl Generating {
             negative_prompt: String::new(),
             image: None,
             clip: None,
-            models: Models::Embedded { seed: 0 },
+            models: Models::Embedded { seed: 0, trained: BTreeMap::new() },
             width,
             height,
             num_frames: shape.frames,

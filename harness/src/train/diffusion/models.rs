@@ -9,12 +9,11 @@ use turbowan_wan_model::checkpoint::{Checkpoint, Kind, TensorSource};
 use turbowan_wan_model::config::{DitConfig, TextConfig, VaeConfig};
 use turbowan_wan_model::dit::DitTraits;
 use turbowan_wan_model::text::PromptTokenizer;
-use turbowan_wan_model::tiny::DEFAULT_SEED;
 use turbowan_wan_model::vae::{LatentStatistics, Side, Vae};
 
 use crate::error::Error;
-use crate::request::Models as RequestModels;
-use crate::run::models::Source;
+use crate::request::{Mode, Models as RequestModels};
+use crate::run::models::vae_of;
 
 /// The autoencoder and the text encoder; one that is not named is the embedded model's.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -28,7 +27,10 @@ pub struct Models {
     pub tokenizer: Option<PathBuf>,
 }
 
-const EMBEDDED: RequestModels = RequestModels::Embedded { seed: DEFAULT_SEED };
+/// The model that is part of this program.
+fn embedded() -> RequestModels {
+    RequestModels::embedded(Mode::T2v)
+}
 
 impl Models {
     /// Sides of the autoencoder, in f32.
@@ -41,14 +43,11 @@ impl Models {
         Ok(Vae::load(HostFrames::new(Rounding::None), &source, &config, statistics, sides)?)
     }
 
-    fn vae_tensors(&self) -> Result<(Source, VaeConfig), Error> {
-        let Some(path) = &self.vae else { return EMBEDDED.vae() };
-        let checkpoint = Checkpoint::open(path)?;
-        let Kind::Vae(config) = checkpoint.kind(None)? else {
-            return Err(Error::broken(path, "expected the Wan 2.1 VAE, found something else"));
-        };
-        checkpoint.check(&config.tensors(), |_| false)?;
-        Ok((Source::File(checkpoint), config))
+    fn vae_tensors(&self) -> Result<(Checkpoint, VaeConfig), Error> {
+        match &self.vae {
+            None => embedded().vae(),
+            Some(path) => vae_of(Checkpoint::open(path)?),
+        }
     }
 
     /// A name of the autoencoder's contents: for a cache of what it makes.
@@ -56,24 +55,21 @@ impl Models {
     /// # Errors
     /// A file that cannot be read.
     pub fn vae_identity(&self) -> Result<String, Error> {
-        match &self.vae {
-            None => Ok(format!("embedded {DEFAULT_SEED}")),
-            Some(path) => Ok(Checkpoint::open(path)?.content_hash()),
-        }
+        Ok(self.vae_tensors()?.0.content_hash())
     }
 
     /// The text encoder's tensors and sizes.
     ///
     /// # Errors
     /// A file that cannot be read or is something else.
-    pub fn text(&self) -> Result<(Source, TextConfig), Error> {
-        let Some(path) = &self.text else { return EMBEDDED.text() };
+    pub fn text(&self) -> Result<(Checkpoint, TextConfig), Error> {
+        let Some(path) = &self.text else { return embedded().text() };
         let checkpoint = Checkpoint::open(path)?;
         let Kind::Text(config) = checkpoint.kind(None)? else {
             return Err(Error::broken(path, "expected a umT5 encoder, found something else"));
         };
         checkpoint.check(&config.tensors(), |_| false)?;
-        Ok((Source::File(checkpoint), config))
+        Ok((checkpoint, config))
     }
 
     /// The tokenizer.
@@ -82,7 +78,7 @@ impl Models {
     /// A file that cannot be read or is something else.
     pub fn tokenizer(&self) -> Result<PromptTokenizer, Error> {
         match &self.tokenizer {
-            None => EMBEDDED.tokenizer(),
+            None => embedded().tokenizer(),
             Some(path) => Ok(PromptTokenizer::open(path)?),
         }
     }
