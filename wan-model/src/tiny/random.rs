@@ -29,16 +29,25 @@ impl TinyTensors {
     /// # Errors
     /// None in practice: the generator has no end.
     pub fn generate(part: Part, seed: u64) -> Result<Self> {
-        let mut noise = NoiseSource::seeded(NoiseKind::Native, seed.wrapping_mul(Part::ALL.len() as u64).wrapping_add(part as u64));
+        // SLA's projection and the autoencoder stay in f32, as in the official files.
+        let is_exact = |name: &str| name.contains("proj_l") || part == Part::Vae;
+        Self::draw(part.tensors(), is_exact, seed.wrapping_mul(Part::ALL.len() as u64).wrapping_add(part as u64))
+    }
+
+    /// Tensors of any names and shapes, where training starts: tensor `n` is draw `n` of the native generator, in f32 where `is_exact`
+    /// says so of its name and in bf16 elsewhere.
+    ///
+    /// # Errors
+    /// None in practice: the generator has no end.
+    pub fn draw(specs: Vec<TensorSpec>, is_exact: impl Fn(&str) -> bool, seed: u64) -> Result<Self> {
+        let mut noise = NoiseSource::seeded(NoiseKind::Native, seed);
         let mut tensors = BTreeMap::new();
-        for spec in part.tensors() {
+        for spec in specs {
             let mut values = vec![0.0f32; spec.shape.iter().product()];
             noise.fill(&mut values)?;
             let (mean, spread) = distribution(&spec);
-            // SLA's projection and the autoencoder stay in f32, as in the official files.
-            let is_exact = spec.name.contains("proj_l") || part == Part::Vae;
             let values = values.into_iter().map(|value| mean + spread * value);
-            let (dtype, bytes) = if is_exact {
+            let (dtype, bytes) = if is_exact(&spec.name) {
                 (Dtype::F32, values.flat_map(f32::to_le_bytes).collect())
             } else {
                 (Dtype::Bf16, values.flat_map(|value| bf16::from_f32(value).to_le_bytes()).collect())
