@@ -69,7 +69,7 @@ fn pictures(named: &[(String, &Scores)]) -> String {
     if !columns.is_empty() {
         text += "; fidelity, which is no quality: PSNR of the mean squared difference in dB, and SSIM, to ";
         text += &columns.iter().map(|against| against.name()).collect::<Vec<_>>().join(", to ");
-        text += ", same noise";
+        text += if columns == [Against::Real] { ", the clips that went in" } else { ", same noise" };
     }
     text.push('\n');
     // Columns that no row has anything for are left out: a list of lists, for their number is not known here.
