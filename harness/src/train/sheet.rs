@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use crate::atomic_file;
+use serde_json::Value;
+
 use crate::error::Error;
+use crate::video::{FrameRate, Frames, write_picture};
 
 /// Square frames of one size, in rows.
 #[derive(Debug, Clone)]
@@ -47,20 +49,9 @@ impl Sheet {
                 }
             }
         }
-        let bytes = encoded(width, height, &rgb).map_err(|error| Error::broken(path, error))?;
-        Ok(atomic_file::write(path, &bytes)?)
+        let sheet = Frames::new(width, height, FrameRate::WAN, rgb)?;
+        Ok(write_picture(path, &sheet, &Value::Null)?)
     }
-}
-
-fn encoded(width: usize, height: usize, rgb: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
-    let mut file = Vec::new();
-    let mut encoder = png::Encoder::new(&mut file, width as u32, height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
-    let mut writer = encoder.write_header()?;
-    writer.write_image_data(rgb)?;
-    writer.finish()?;
-    Ok(file)
 }
 
 #[cfg(test)]
