@@ -58,6 +58,7 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_threads_and_another_seed_othe
 #[test]
 fn every_attention_precision_and_sampler_makes_a_video() {
     let folder = tempfile::tempdir().unwrap();
+    succeed(folder.path(), &["init-tiny", "model", "--random"]);
     let variants: [&[&str]; 9] = [
         &["--attention_type", "original"],
         &["--attention-type", "sage"],
@@ -72,7 +73,7 @@ fn every_attention_precision_and_sampler_makes_a_video() {
     let mut videos = Vec::new();
     for (index, variant) in variants.iter().enumerate() {
         let name = format!("{index}.mp4");
-        t2v(folder.path(), &name, variant);
+        t2v(folder.path(), &name, &[&["--model_dir", "model"], *variant].concat());
         let video = std::fs::read(folder.path().join(name)).unwrap();
         assert!(!videos.contains(&video), "{variant:?} changes nothing");
         videos.push(video);

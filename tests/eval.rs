@@ -33,10 +33,12 @@ fn row<'a>(json: &'a Value, name: &str) -> &'a Value {
 #[test]
 fn rows_stand_beside_real_clips_controls_and_the_dense_teacher() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(turbowan(folder.path(), &["init-tiny", "model", "--seed", "5"]).status.success());
-    let teacher = "model/TurboWan2.1-T2V-tiny.safetensors";
+    for (model, seed) in [("model", "4"), ("teacher", "5")] {
+        assert!(turbowan(folder.path(), &["init-tiny", model, "--seed", seed]).status.success());
+    }
+    let teacher = "teacher/TurboWan2.1-T2V-tiny.safetensors";
     let flags = ["--steps", "teacher:2,2,1", "--attention", "sla:0.5,original", "--precision", "f32,bf16+w8a8", "--teacher", teacher];
-    let (json, text) = evaluate(folder.path(), &[&flags[..], &["--sheet", "sheet.png"]].concat());
+    let (json, text) = evaluate(folder.path(), &[&flags[..], &["--model_dir", "model", "--sheet", "sheet.png"]].concat());
     let real = row(&json, "real clips");
     for attribute in ["shape", "colour", "background", "motion"] {
         assert_eq!(real["adherence"]["attributes"][attribute]["share"], 1.0, "the judge reads real clips");
