@@ -132,5 +132,5 @@ fn prompts_of_a_file_are_judged_where_the_world_has_them() {
     std::fs::write(folder.path().join("prompts.txt"), "a red star moves up on a white canvas\na cat on a sofa\n").unwrap();
     let (json, _) = evaluate(folder.path(), &["--prompts", "prompts.txt", "--steps", "1"]);
     assert_eq!((&json["measured"], json["rows"].as_array().unwrap().len()), (&Value::from(2), 1));
-    assert_eq!(row(&json, "1 step, sagesla 0.1, bf16")["adherence"]["clips"], 1);
+    assert_eq!(row(&json, "1 step, original, bf16")["adherence"]["clips"], 1);
 }
