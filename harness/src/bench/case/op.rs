@@ -120,7 +120,7 @@ pub enum Op {
     /// The text encoder.
     #[serde(rename = "text-encode/tiny")]
     TextTiny(Text),
-    /// A step of training of the embedded transformer: forward and backward.
+    /// A step of training of the small transformer of 128 x 6: forward and backward.
     #[serde(rename = "train/dit")]
     TrainDit(Latents),
     /// A step of training of an autoencoder: both sides forward and backward.

@@ -160,7 +160,7 @@ pub struct Generation {
     pub steps: usize,
 }
 
-/// Latents of a step of training of the embedded transformer.
+/// Latents of a step of training of the small transformer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Latents {

@@ -1,4 +1,4 @@
-//! Steps of training of the embedded model's networks on the host: forward, backward, the gradients of all parameters. Their arithmetic is
+//! Steps of training of small networks on the host: forward, backward, the gradients of all parameters. Their arithmetic is
 //! held to differences of the loss by the tests of `wan-model`; here a result is held to a second run.
 
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn taken(parameters: &mut Parameters) -> Vec<f32> {
     gradients
 }
 
-/// The embedded transformer's step.
+/// The step of the small transformer whose random weights `init-tiny` writes.
 pub struct DitStep {
     dit: TrainDit,
     latents: Vec<f32>,

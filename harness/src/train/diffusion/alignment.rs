@@ -164,10 +164,7 @@ impl Learner for Alignment {
     }
 
     fn look(&mut self, folder: &Path, step: u64) -> Result<Metrics, Error> {
-        self.optimisation.swap(&mut learning(self.student.parameters_mut()))?;
-        let told = self.setting.looks.look(&mut self.student, folder, step);
-        self.optimisation.swap(&mut learning(self.student.parameters_mut()))?;
-        told
+        self.setting.look(&mut self.student, &mut self.optimisation, folder, step)
     }
 
     fn weights(&self) -> Result<StoredParameters, Error> {

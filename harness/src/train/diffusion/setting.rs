@@ -15,6 +15,8 @@ use super::network::{DitNet, Tables};
 use super::settings::{ExpertName, NetworkSettings, transformer};
 use super::states::States;
 use crate::error::Error;
+use crate::train::Metrics;
+use crate::train::optimisation::{Optimisation, learning};
 
 /// All but the networks that learn.
 #[derive(Debug)]
@@ -63,6 +65,17 @@ impl Setting {
         let mut net = DitNet::new(transformer(&self.config, attention, self.shape, Some(path), 0)?, self.tables());
         net.parameters_mut().learn_only(|_| false);
         self.looks.set_other(net, own, boundary)
+    }
+
+    /// A look at what `net` makes with its averages for weights, which are then back in their place.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    pub fn look(&mut self, net: &mut DitNet, optimisation: &mut Optimisation, folder: &Path, step: u64) -> Result<Metrics, Error> {
+        optimisation.swap(&mut learning(net.parameters_mut()))?;
+        let told = self.looks.look(net, folder, step);
+        optimisation.swap(&mut learning(net.parameters_mut()))?;
+        told
     }
 
     /// What samples are told, shared by all networks of a run.

@@ -161,10 +161,7 @@ impl Learner for Teacher {
     }
 
     fn look(&mut self, folder: &Path, step: u64) -> Result<Metrics, Error> {
-        self.optimisation.swap(&mut learning(self.net.parameters_mut()))?;
-        let told = self.setting.looks.look(&mut self.net, folder, step);
-        self.optimisation.swap(&mut learning(self.net.parameters_mut()))?;
-        told
+        self.setting.look(&mut self.net, &mut self.optimisation, folder, step)
     }
 
     fn weights(&self) -> Result<StoredParameters, Error> {
