@@ -102,6 +102,14 @@ pub enum Error {
         /// Samples of the condition.
         samples: usize,
     },
+    /// The loss has another number of weights than a latent has values.
+    #[error("a latent holds {expected} values, the loss has {found} weights")]
+    WeightsLength {
+        /// Values of a latent.
+        expected: usize,
+        /// Weights that were given.
+        found: usize,
+    },
     /// The negative condition has another number of samples than the condition.
     #[error("the condition holds {expected} samples, the negative one {found}")]
     ConditionLength {

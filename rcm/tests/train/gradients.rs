@@ -102,10 +102,17 @@ fn trig(distribution: TimeDistribution, noise: &mut Stream) -> Vec<f64> {
 
 #[test]
 fn flow_matching_is_its_sum() {
-    let mut case = Case::new();
     let times = TimeDistribution::logit_normal_shift(0.0, 1.0, 3.0).unwrap();
+    let method = FlowMatching::new(times, 0.5).unwrap();
+    flow_matching_agrees(times, &method, &[1.0; LEN]);
+    let weights: Vec<f64> = (0..LEN).map(|value| 0.5 * value as f64).collect();
+    flow_matching_agrees(times, &method.weighted(&weights).unwrap(), &weights);
+}
+
+fn flow_matching_agrees(times: TimeDistribution, method: &FlowMatching, weights: &[f64]) {
+    let mut case = Case::new();
     let mut student = case.student.clone();
-    let metrics = FlowMatching::new(times, 0.5).unwrap().step(&mut student, case.batch(), &mut Stream::new(SEED)).unwrap();
+    let metrics = method.step(&mut student, case.batch(), &mut Stream::new(SEED)).unwrap();
     let mut noise = Stream::new(SEED);
     let u: Vec<f64> = times.draw(SAMPLES, &mut noise).into_iter().map(FlowTime::share).collect();
     let epsilon = noise.normals(SAMPLES * LEN);
@@ -116,7 +123,7 @@ fn flow_matching_is_its_sum() {
         total(|i, s| {
             let (x, e) = (case.clean(i), f64::from(epsilon[i]));
             let label = if dropped[s] { NEGATIVE[s] } else { LABELS[s] };
-            (net(live)((1.0 - u[s]) * x + u[s] * e, 1000.0 * u[s], label) - (e - x)).powi(2) / LEN as f64
+            weights[i % LEN] * (net(live)((1.0 - u[s]) * x + u[s] * e, 1000.0 * u[s], label) - (e - x)).powi(2) / LEN as f64
         })
     });
 }

@@ -209,4 +209,7 @@ fn what_does_not_fit_is_refused() {
         assert_eq!(DiscreteConsistency { skip, ..Default::default() }.grid(&[0.0]), Err(Error::Steps { steps: skip, most: 48 }));
     }
     assert!(FlowMatching::new(TimeDistribution::MATCHING, 1.5).is_err());
+    assert!(method.clone().weighted(&[1.0, -1.0]).is_err() && method.clone().weighted(&[f64::NAN]).is_err());
+    let got = method.weighted(&[1.0; 3]).unwrap().step(&mut toy, batch(&[0.0; 6], &three), &mut noise);
+    assert_eq!(got, Err(Error::WeightsLength { expected: 2, found: 3 }));
 }

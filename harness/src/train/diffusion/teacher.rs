@@ -8,6 +8,7 @@ use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, FlowMatching, TimeDistribution};
 use turbowan_wan_model::backend::tape::StoredParameters;
 use turbowan_wan_model::checkpoint::Dtype;
+use turbowan_wan_model::resolution::LatentShape;
 
 use super::batches::Drawn;
 use super::clips::Data;
@@ -44,6 +45,8 @@ pub struct TeacherSettings {
     pub deviation: f64,
     /// Share of prompts that become the empty one.
     pub dropout: f64,
+    /// Weight in the loss of the first latent frame, which holds one picture where each other holds four: as a multiple of the others'.
+    pub first_frame: f64,
     /// Which expert of two it becomes.
     pub expert: ExpertName,
     /// Flow time between the experts.
@@ -77,6 +80,7 @@ impl Default for TeacherSettings {
             mean: 0.0,
             deviation: 1.0,
             dropout: 0.12,
+            first_frame: 1.0,
             expert: ExpertName::Only,
             boundary: 0.9,
             recompute: false,
@@ -112,9 +116,12 @@ impl Teacher {
     pub fn new(settings: &TeacherSettings, run: &RunSettings) -> Result<Self, Error> {
         let times = TimeDistribution::logit_normal_shift(settings.mean, settings.deviation, settings.shift)?;
         let times = settings.expert.clamped(times, settings.boundary)?;
-        let method = FlowMatching::new(times, settings.dropout)?;
         let attention = attention(settings.sla_topk)?;
         let mut setting = Setting::new(&settings.models, &settings.data, &settings.network, &settings.look, settings.batch)?;
+        let mut method = FlowMatching::new(times, settings.dropout)?;
+        if settings.first_frame != 1.0 {
+            method = method.weighted(&frame_weights(setting.shape, settings.first_frame)?)?;
+        }
         setting.load_other(&settings.look, attention, settings.expert, settings.boundary)?;
         let dit = transformer(&setting.config, attention, setting.shape, settings.start.as_deref(), run.seed)?;
         let mut net = DitNet::new(dit, setting.tables());
@@ -133,6 +140,16 @@ impl Teacher {
         }
         finite("the loss", loss / self.optimisation.passes() as f64)
     }
+}
+
+/// The weight of each value of a latent, their mean 1, where its first frame weighs `first` times as much as any other.
+fn frame_weights(shape: LatentShape, first: f64) -> Result<Vec<f64>, Error> {
+    if !(first > 0.0 && first.is_finite()) {
+        return Err(Error::flag("teacher.first_frame", "a finite number above 0"));
+    }
+    let unit = shape.frames as f64 / (first + shape.frames as f64 - 1.0);
+    let weight = |value: usize| if (value / (shape.height * shape.width)).is_multiple_of(shape.frames) { first * unit } else { unit };
+    Ok((0..shape.values()).map(weight).collect())
 }
 
 /// Whether a matrix belongs to a block: those of embeddings and head are no Muon's.
@@ -170,5 +187,21 @@ impl Learner for Teacher {
 
     fn network(&self) -> Result<Option<String>, Error> {
         self.setting.network().map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_frame_weighs_as_asked_and_the_mean_stays() {
+        let shape = LatentShape { frames: 5, height: 2, width: 3 };
+        let weights = frame_weights(shape, 3.0).unwrap();
+        assert_eq!(weights.len(), shape.values());
+        assert!((weights.iter().sum::<f64>() / weights.len() as f64 - 1.0).abs() < 1e-12);
+        // Channel 1: its first frame, then the next.
+        assert!((weights[30] / weights[36] - 3.0).abs() < 1e-12 && weights[30] == weights[35] && weights[36] == weights[59]);
+        assert!([0.0, -1.0, f64::NAN].iter().all(|first| frame_weights(shape, *first).is_err()));
     }
 }
