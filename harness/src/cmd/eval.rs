@@ -252,8 +252,8 @@ fn made_rows(args: &Eval, settings: &Settings, arithmetic: Vec<row::Arithmetic>)
         without_clip(&teacher.config)?;
     }
     let attention = match &args.attention {
-        Some(list) => row::attention(list)?,
-        None if dit.traits.sla => row::attention("sagesla")?,
+        Some(list) => row::attention(list, dit.topk()?)?,
+        None if dit.traits.sla => row::attention("sagesla", dit.topk()?)?,
         None => vec![AttentionChoice::Original],
     };
     for choice in &attention {

@@ -104,9 +104,9 @@ pub struct Shared {
     /// How the network attends to itself; follows the checkpoint when not given.
     #[arg(long = "attention_type", alias = "attention-type", value_enum)]
     pub attention_type: Option<AttentionFlag>,
-    /// Share of key blocks that sparse attention keeps.
-    #[arg(long = "sla_topk", alias = "sla-topk", default_value_t = 0.1)]
-    pub sla_topk: f64,
+    /// Share of key blocks that sparse attention keeps; that of the checkpoint's training when not given, 0.1 where it states none.
+    #[arg(long = "sla_topk", alias = "sla-topk")]
+    pub sla_topk: Option<f64>,
     /// Quantise the transformer's linears to int8 (W8A8); a -quant checkpoint is int8 already.
     #[arg(long = "quant_linear", alias = "quant-linear")]
     pub quant_linear: bool,

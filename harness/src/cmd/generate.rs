@@ -17,6 +17,7 @@ use crate::progress::{Progress, Style};
 use crate::request::{AttentionChoice, FileRef, Mode, Models, Precision, Request, SamplerChoice};
 use crate::run::Run;
 use crate::run::capture::Capture;
+use crate::run::models::OpenDit;
 use crate::run::state::SavedRun;
 use crate::video::Output;
 
@@ -175,7 +176,7 @@ impl Draft {
             sigma_max: self.sigma_max,
             boundary,
             sampler,
-            attention: attention(flags, dit.traits.sla, progress)?,
+            attention: attention(flags, &dit, progress)?,
             precision: match flags.precision {
                 PrecisionFlag::Bf16 => Precision::Bf16,
                 PrecisionFlag::F32 => Precision::F32,
@@ -276,18 +277,18 @@ fn sampler(flags: &Shared) -> Result<(SamplerChoice, usize), Error> {
     Ok((choice, steps))
 }
 
-fn attention(flags: &Shared, has_projection: bool, progress: &Progress) -> Result<AttentionChoice, Error> {
+fn attention(flags: &Shared, dit: &OpenDit, progress: &Progress) -> Result<AttentionChoice, Error> {
     let asked = flags.attention_type.map(|flag| match flag {
         AttentionFlag::Original => AttentionName::Original,
         AttentionFlag::Sage => AttentionName::Sage,
         AttentionFlag::Sla => AttentionName::Sla,
         AttentionFlag::Sagesla => AttentionName::SageSla,
     });
-    let (name, note) = attention_of(asked, has_projection)?;
+    let (name, note) = attention_of(asked, dit.traits.sla)?;
     if let Some(note) = note {
         progress.note(note);
     }
-    let topk = flags.sla_topk;
+    let topk = flags.sla_topk.map_or_else(|| dit.topk(), Ok)?;
     if !(topk > 0.0 && topk <= 1.0) {
         return Err(Error::flag("--sla_topk", format!("{topk} is not a share in (0, 1]")));
     }

@@ -7,8 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::request::{AttentionChoice, Precision};
 
-/// Share of key blocks where a word names none.
-const TOPK: f64 = 0.1;
 /// Most few-step steps, and most guided ones.
 const MOST_STEPS: [usize; 2] = [4, 1000];
 
@@ -163,16 +161,17 @@ pub fn steps(list: &str) -> Result<Vec<StepsWord>, Error> {
         .collect()
 }
 
-/// Reads `--attention`: `original`, `sage`, `sla` or `sagesla`, the last two also with their share, as `sla:0.3`.
+/// Reads `--attention`: `original`, `sage`, `sla` or `sagesla`, the last two also with their share, as `sla:0.3`; without it they
+/// keep `topk`.
 ///
 /// # Errors
 /// A word that is none of these, or a share outside (0, 1].
-pub fn attention(list: &str) -> Result<Vec<AttentionChoice>, Error> {
+pub fn attention(list: &str, topk: f64) -> Result<Vec<AttentionChoice>, Error> {
     words(list)
         .map(|word| {
             let (name, share) = word.split_once(':').map_or((word, None), |(name, share)| (name, Some(share)));
             let topk = match share.map(str::parse::<f64>) {
-                None => Some(TOPK),
+                None => Some(topk),
                 Some(share) => share.ok().filter(|share| *share > 0.0 && *share <= 1.0),
             };
             match (name, topk) {
@@ -293,7 +292,7 @@ mod tests {
 
     fn choices(steps_list: &str, attention_list: &str, precision_list: &str) -> Choices {
         let (steps, attention, arithmetic) =
-            (steps(steps_list).unwrap(), attention(attention_list).unwrap(), arithmetic(precision_list).unwrap());
+            (steps(steps_list).unwrap(), attention(attention_list, 0.1).unwrap(), arithmetic(precision_list).unwrap());
         Choices { steps, attention, arithmetic, cross: false, has_teacher: true }
     }
 
@@ -338,7 +337,7 @@ mod tests {
             assert!(steps(list).unwrap_err().to_string().contains("guided:N"), "{list}");
         }
         for list in ["dense", "sla:0", "sla:1.5", "sage:0.5", "sla:x"] {
-            assert!(attention(list).unwrap_err().to_string().contains("SHARE"), "{list}");
+            assert!(attention(list, 0.1).unwrap_err().to_string().contains("SHARE"), "{list}");
         }
         assert!(arithmetic("f16").is_err() && arithmetic("w8a8").is_err());
     }

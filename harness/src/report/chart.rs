@@ -160,6 +160,7 @@ impl Chart {
             .y_desc(&self.y.label)
             .x_labels(9)
             .y_labels(6)
+            .max_light_lines(2)
             .x_label_formatter(&|value| short(*value))
             .y_label_formatter(&|value| short(*value))
             .draw()

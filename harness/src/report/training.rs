@@ -16,7 +16,8 @@ type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 pub struct Run {
     losses: Curves,
     steering: Curves,
-    shares: Curves,
+    /// By the sampler and its steps: `few_4`, or nothing where only one thing is looked at.
+    shares: BTreeMap<String, Curves>,
     decibels: Curves,
 }
 
@@ -56,27 +57,31 @@ impl Run {
 
     fn looked(&mut self, name: &str, step: f64, value: &Value) {
         let Some(value) = value.as_f64() else { return };
-        let is_decibels = name.rsplit('.').next().is_some_and(|own| own.starts_with("psnr"));
-        push(if is_decibels { &mut self.decibels } else { &mut self.shares }, name, step, value);
+        let (of, own) = name.split_once('.').unwrap_or(("", name));
+        let curves = if own.starts_with("psnr") { &mut self.decibels } else { self.shares.entry(of.to_owned()).or_default() };
+        push(curves, own, step, value);
     }
 
     /// Its charts, those without a curve left out.
     pub fn charts(&self, name: &str) -> Vec<Chart> {
-        let step = || Axis::linear("step");
-        let share = Axis { spans: Some((0.0, 1.0)), ..Axis::linear("share read right") };
-        [
+        let mut all = vec![
             (format!("{name}: losses"), Axis::log("loss"), &self.losses),
             (format!("{name}: gradient and learning rate"), Axis::log("norm, rate"), &self.steering),
-            (format!("{name}: looks"), share, &self.shares),
             (format!("{name}: reconstruction"), Axis::linear("dB"), &self.decibels),
-        ]
-        .into_iter()
-        .filter(|(.., curves)| !curves.is_empty())
-        .map(|(title, y, curves)| {
-            let lines = curves.iter().map(|(name, points)| Line { name: name.clone(), points: points.clone() }).collect();
-            Chart { title, x: step(), y, lines }
-        })
-        .collect()
+        ];
+        all.extend(self.shares.iter().map(|(of, curves)| {
+            let share = Axis { spans: Some((0.0, 1.0)), ..Axis::linear("share") };
+            (format!("{name}: looks {of}").trim_end().to_owned(), share, curves)
+        }));
+        all.retain(|(.., curves)| !curves.is_empty());
+        let line = |(name, points): (&String, &Vec<(f64, f64)>)| Line { name: name.clone(), points: points.clone() };
+        let chart = |(title, y, curves): (String, Axis, &Curves)| Chart {
+            title,
+            x: Axis::linear("step"),
+            y,
+            lines: curves.iter().map(line).collect(),
+        };
+        all.into_iter().map(chart).collect()
     }
 }
 
@@ -109,8 +114,8 @@ mod tests {
         let want = [
             ("rcm: losses", vec!["critic"]),
             ("rcm: gradient and learning rate", vec!["student.rate"]),
-            ("rcm: looks", vec!["few_4.shape"]),
             ("rcm: reconstruction", vec!["psnr"]),
+            ("rcm: looks few_4", vec!["shape"]),
         ];
         assert_eq!(told, want);
         assert_eq!(charts[0].lines[0].points, [(10.0, 1.0), (20.0, 0.5)]);

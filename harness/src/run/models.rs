@@ -13,6 +13,9 @@ use turbowan_wan_model::tiny::{Part, Set, Weights, vocabulary};
 use crate::error::Error;
 use crate::request::{FileRef, Mode, ModelFiles, Models};
 
+/// Share of key blocks of the official checkpoints.
+const TOPK: f64 = 0.1;
+
 /// A transformer's tensors, before they are loaded.
 #[derive(Debug)]
 pub struct OpenDit {
@@ -45,6 +48,19 @@ impl OpenDit {
         };
         checkpoint.check(&config.tensors(traits), |_| false)?;
         Ok(Self { source: checkpoint, config, traits })
+    }
+
+    /// The share of key blocks that its sparse-linear attention keeps where none is asked for: the one that its file states, or the
+    /// official one.
+    ///
+    /// # Errors
+    /// A file that states no share.
+    pub fn topk(&self) -> Result<f64, Error> {
+        let share = self.source.statement()?.sla_topk.unwrap_or(TOPK);
+        if share > 0.0 && share <= 1.0 {
+            return Ok(share);
+        }
+        Err(Error::broken(self.source.path(), format!("its sla_topk of {share} is not a share in (0, 1]")))
     }
 
     /// Loads it.

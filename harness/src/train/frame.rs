@@ -182,7 +182,7 @@ impl<S: StageSettings> Run<'_, S> {
             ("turbowan.step".to_owned(), self.place.steps.to_string()),
             ("turbowan.train.config".to_owned(), self.place.config.clone()),
         ]);
-        metadata.extend(self.learner.network()?.map(|network| ("turbowan.config".to_owned(), network)));
+        metadata.extend(self.learner.statement()?.metadata());
         let mut bytes = Vec::new();
         self.learner.weights()?.write(&mut bytes, &metadata).map_err(|error| Error::broken(&path, error))?;
         Ok(atomic_file::write(&path, &bytes)?)

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use turbowan_rcm::resume::SliceMut;
 use turbowan_wan_model::backend::tape::StoredParameters;
+use turbowan_wan_model::checkpoint::Statement;
 
 use crate::error::Error;
 
@@ -38,12 +39,11 @@ pub trait Learner {
     /// When they cannot be had.
     fn weights(&self) -> Result<StoredParameters, Error>;
 
-    /// What no shape shows of the network, as the weights' file states it under `turbowan.config`: its sizes as JSON; `None` where shapes
-    /// say it all.
+    /// What the weights' file states that no shape shows: nothing where shapes say it all.
     ///
     /// # Errors
-    /// When they cannot be written.
-    fn network(&self) -> Result<Option<String>, Error> {
-        Ok(None)
+    /// When it cannot be written.
+    fn statement(&self) -> Result<Statement, Error> {
+        Ok(Statement::default())
     }
 }

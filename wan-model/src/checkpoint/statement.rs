@@ -9,6 +9,8 @@ use crate::{Error, Result};
 
 /// What shapes do not show: a JSON object of a network's configuration.
 pub(super) const CONFIG: &str = "turbowan.config";
+/// The share of key blocks that the weights were trained with: a number.
+const SLA_TOPK: &str = "turbowan.sla_topk";
 /// How the weights were made: one line of text.
 const RECIPE: &str = "turbowan.recipe";
 /// What was measured of them: a JSON object of names and numbers.
@@ -19,6 +21,8 @@ const GATES: &str = "turbowan.gates";
 pub struct Statement {
     /// The network's configuration, or the fields of it that shapes do not show.
     pub config: Option<Map<String, Value>>,
+    /// The share of key blocks that its sparse-linear attention was trained with, in (0, 1].
+    pub sla_topk: Option<f64>,
     /// How the weights were made, in one line.
     pub recipe: Option<String>,
     /// What was measured of them, by name.
@@ -31,6 +35,9 @@ impl Statement {
         let mut metadata = BTreeMap::new();
         if let Some(config) = &self.config {
             metadata.insert(CONFIG.to_owned(), Value::from(config.clone()).to_string());
+        }
+        if let Some(share) = self.sla_topk {
+            metadata.insert(SLA_TOPK.to_owned(), share.to_string());
         }
         if let Some(recipe) = &self.recipe {
             metadata.insert(RECIPE.to_owned(), recipe.clone());
@@ -51,6 +58,7 @@ impl Checkpoint {
     pub fn statement(&self) -> Result<Statement> {
         Ok(Statement {
             config: self.stated(CONFIG)?,
+            sla_topk: self.stated(SLA_TOPK)?,
             recipe: self.metadata.get(RECIPE).cloned(),
             gates: self.stated(GATES)?.unwrap_or_default(),
         })
@@ -82,7 +90,8 @@ mod tests {
     fn a_statement_is_read_back() {
         let config = Map::from_iter([("text_len".to_owned(), Value::from(32))]);
         let gates = BTreeMap::from([("psnr".to_owned(), 32.25), ("shape".to_owned(), 0.95)]);
-        for statement in [Statement { config: Some(config), recipe: Some("steps 9, \"Muon\"".into()), gates }, Statement::default()] {
+        let recipe = Some("steps 9, \"Muon\"".into());
+        for statement in [Statement { config: Some(config), sla_topk: Some(0.25), recipe, gates }, Statement::default()] {
             assert_eq!(file(&statement.metadata()).statement().unwrap(), statement);
         }
     }

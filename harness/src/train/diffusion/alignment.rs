@@ -8,7 +8,7 @@ use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, TimeDistribution};
 use turbowan_wan_model::attention::Attention;
 use turbowan_wan_model::backend::tape::StoredParameters;
-use turbowan_wan_model::checkpoint::Dtype;
+use turbowan_wan_model::checkpoint::{Dtype, Statement};
 
 use super::batches::Drawn;
 use super::clips::Data;
@@ -102,6 +102,7 @@ pub struct Alignment {
     method: turbowan_rcm::train::Alignment,
     optimisation: Optimisation,
     setting: Setting,
+    sla_topk: f64,
     pub(super) noise: Stream,
 }
 
@@ -129,7 +130,7 @@ impl Alignment {
         let mut teacher = DitNet::new(load(Attention::Original)?, setting.tables());
         teacher.parameters_mut().learn_only(|_| false);
         let optimisation = Optimisation::new(&settings.optimiser, run.steps, &learning(student.parameters_mut()), in_block)?;
-        Ok(Self { student, teacher, method, optimisation, setting, noise: Stream::new(run.seed) })
+        Ok(Self { student, teacher, method, optimisation, setting, sla_topk: settings.sla_topk, noise: Stream::new(run.seed) })
     }
 
     /// Forward and backward of a step; the mean loss.
@@ -171,7 +172,7 @@ impl Learner for Alignment {
         Ok(self.optimisation.averaged(self.student.dit.parameters().iter()).stored(|_| Dtype::F32))
     }
 
-    fn network(&self) -> Result<Option<String>, Error> {
-        self.setting.network().map(Some)
+    fn statement(&self) -> Result<Statement, Error> {
+        self.setting.statement(self.sla_topk)
     }
 }

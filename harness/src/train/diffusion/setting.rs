@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use turbowan_wan_model::attention::Attention;
+use turbowan_wan_model::checkpoint::Statement;
 use turbowan_wan_model::config::DitConfig;
 use turbowan_wan_model::resolution::LatentShape;
 
@@ -83,11 +84,13 @@ impl Setting {
         Arc::clone(&self.tables)
     }
 
-    /// The transformer's sizes as its file states them.
+    /// What the file of a transformer with this share of key blocks, 0 for dense attention, states of it.
     ///
     /// # Errors
     /// None in practice: they are plain numbers.
-    pub fn network(&self) -> Result<String, Error> {
-        serde_json::to_string(&self.config).map_err(|error| Error::broken(Path::new("weights.safetensors"), error))
+    pub fn statement(&self, sla_topk: f64) -> Result<Statement, Error> {
+        let config = serde_json::to_value(&self.config).map_err(|error| Error::broken(Path::new("weights.safetensors"), error))?;
+        let sla_topk = (sla_topk > 0.0).then_some(sla_topk);
+        Ok(Statement { config: config.as_object().cloned(), sla_topk, ..Statement::default() })
     }
 }

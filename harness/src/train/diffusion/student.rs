@@ -8,7 +8,7 @@ use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, Distillation, Metrics as Told, Networks, Phase, Term};
 use turbowan_wan_model::attention::Attention;
 use turbowan_wan_model::backend::tape::StoredParameters;
-use turbowan_wan_model::checkpoint::Dtype;
+use turbowan_wan_model::checkpoint::{Dtype, Statement};
 
 use super::batches::Drawn;
 use super::clips::Data;
@@ -112,6 +112,7 @@ pub struct Student {
     optimisation: Optimisation,
     critic_optimisation: Optimisation,
     setting: Setting,
+    sla_topk: f64,
     pub(super) noise: Stream,
 }
 
@@ -150,7 +151,17 @@ impl Student {
         }
         let optimisation = Optimisation::new(&settings.optimiser, run.steps, &learning(student.parameters_mut()), in_block)?;
         let critic_optimisation = Optimisation::new(&settings.critic_optimiser, run.steps, &learning(critic.parameters_mut()), in_block)?;
-        Ok(Self { student, critic, teacher, method, optimisation, critic_optimisation, setting, noise: Stream::new(run.seed) })
+        Ok(Self {
+            student,
+            critic,
+            teacher,
+            method,
+            optimisation,
+            critic_optimisation,
+            setting,
+            sla_topk: settings.sla_topk,
+            noise: Stream::new(run.seed),
+        })
     }
 
     /// Forward and backward of iteration `step`; what its terms tell, averaged over the passes.
@@ -227,7 +238,7 @@ impl Learner for Student {
         Ok(self.optimisation.averaged(self.student.dit.parameters().iter()).stored(|_| Dtype::F32))
     }
 
-    fn network(&self) -> Result<Option<String>, Error> {
-        self.setting.network().map(Some)
+    fn statement(&self) -> Result<Statement, Error> {
+        self.setting.statement(self.sla_topk)
     }
 }

@@ -7,7 +7,7 @@ use turbowan_rcm::Stream;
 use turbowan_rcm::resume::{Resumable, SliceMut};
 use turbowan_rcm::train::{Batch, FlowMatching, TimeDistribution};
 use turbowan_wan_model::backend::tape::StoredParameters;
-use turbowan_wan_model::checkpoint::Dtype;
+use turbowan_wan_model::checkpoint::{Dtype, Statement};
 use turbowan_wan_model::resolution::LatentShape;
 
 use super::batches::Drawn;
@@ -105,6 +105,7 @@ pub struct Teacher {
     method: FlowMatching,
     optimisation: Optimisation,
     setting: Setting,
+    sla_topk: f64,
     noise: Stream,
 }
 
@@ -127,7 +128,7 @@ impl Teacher {
         let mut net = DitNet::new(dit, setting.tables());
         net.dit.set_recomputes(settings.recompute);
         let optimisation = Optimisation::new(&settings.optimiser, run.steps, &learning(net.parameters_mut()), in_block)?;
-        Ok(Self { net, method, optimisation, setting, noise: Stream::new(run.seed) })
+        Ok(Self { net, method, optimisation, setting, sla_topk: settings.sla_topk, noise: Stream::new(run.seed) })
     }
 
     /// Forward and backward of a step; the mean loss.
@@ -185,8 +186,8 @@ impl Learner for Teacher {
         Ok(self.optimisation.averaged(self.net.dit.parameters().iter()).stored(|_| Dtype::F32))
     }
 
-    fn network(&self) -> Result<Option<String>, Error> {
-        self.setting.network().map(Some)
+    fn statement(&self) -> Result<Statement, Error> {
+        self.setting.statement(self.sla_topk)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::path::Path;
 
+use crate::run::models::OpenDit;
 use turbowan_rcm::Stream;
-use turbowan_wan_model::checkpoint::{Checkpoint, Kind};
 
 use super::{data, look, network, resumes_to_the_same_bits, run, taught, told};
 use crate::error::Error;
@@ -58,10 +58,10 @@ fn a_look_leaves_its_files_and_the_weights_are_those_of_a_sparse_network() {
     let out = folder.path().join("run");
     run(steps(2), settings(folder.path()), &out, 2);
     assert_eq!(told(&out, "unipc_2.mean").len(), 1);
-    match Checkpoint::open(out.join("weights.safetensors")).unwrap().kind(None).unwrap() {
-        Kind::Dit { traits, .. } => assert!(traits.sla),
-        other => panic!("{other:?}"),
-    }
+    let dit = OpenDit::open(&out.join("weights.safetensors")).unwrap();
+    assert!(dit.traits.sla);
+    // The share that it was trained with is the one that it keeps where none is asked for.
+    assert_eq!(dit.topk().unwrap(), settings(folder.path()).sla_topk);
 }
 
 #[test]
