@@ -14,7 +14,7 @@ use turbowan_rcm::Stream;
 
 use crate::Result;
 use crate::backend::tape::Parameters;
-use crate::checkpoint::TensorSource;
+use crate::checkpoint::{TensorSource, TensorView};
 use crate::config::{DitConfig, TensorSpec};
 use crate::dit::DitTraits;
 
@@ -34,11 +34,13 @@ impl DitConfig {
     }
 
     /// The weights of a float network in `source`, which may lack `proj_l` and may read fewer latent channels than this one: what it lacks
-    /// begins at zero, so that it answers as `source` does.
+    /// begins at zero, so that it answers as `source` does. Of a source with more blocks those are taken that lie evenly between its first
+    /// and its last.
     ///
     /// # Errors
     /// [`crate::Error::Misfits`] with everything else that is missing or misshapen.
     pub fn started(&self, sla: bool, source: &dyn TensorSource) -> Result<Parameters> {
+        let source = &Spread::new(source, self.layers);
         let fits = |spec: &TensorSpec| spec.shape.iter().product::<usize>();
         let (mut taken, mut grown) = (Vec::new(), Vec::new());
         let specs = self.tensors(DitTraits { quantised: false, sla });
@@ -68,6 +70,37 @@ impl DitConfig {
             parameters.push(spec.name.clone(), spec.shape.clone(), values);
         }
         Ok(parameters)
+    }
+}
+
+/// A source seen with fewer blocks.
+struct Spread<'a> {
+    source: &'a dyn TensorSource,
+    /// Blocks of the source.
+    from: usize,
+    /// Blocks that are seen.
+    to: usize,
+}
+
+impl<'a> Spread<'a> {
+    fn new(source: &'a dyn TensorSource, to: usize) -> Self {
+        let from = (0..).take_while(|block| source.get(&format!("blocks.{block}.modulation")).is_some()).count();
+        Self { source, from, to }
+    }
+
+    /// The source's block that stands for block `index`.
+    fn block(&self, index: usize) -> usize {
+        if self.from > self.to && self.to > 0 { (index * (self.from - 1)).checked_div(self.to - 1).unwrap_or(0) } else { index }
+    }
+}
+
+impl TensorSource for Spread<'_> {
+    fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let inner = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+        match inner.and_then(|(index, rest)| Some((index.parse().ok()?, rest))) {
+            Some((index, rest)) => self.source.get(&format!("blocks.{}.{rest}", self.block(index))),
+            None => self.source.get(name),
+        }
     }
 }
 
@@ -154,6 +187,23 @@ mod tests {
         }
         let other = config(4).initial(false, 4);
         assert_ne!(plain.get("patch_embedding.weight").unwrap().values(), other.get("patch_embedding.weight").unwrap().values());
+    }
+
+    #[test]
+    fn of_more_blocks_those_are_taken_that_lie_evenly() {
+        let with = |layers| DitConfig { layers, ..config(4) };
+        let old = with(5).initial(false, 3);
+        let source = old.stored(|_| Dtype::F32);
+        for (layers, blocks) in [(1, &[0][..]), (2, &[0, 4]), (3, &[0, 2, 4]), (4, &[0, 1, 2, 4]), (5, &[0, 1, 2, 3, 4])] {
+            let new = with(layers).started(false, &source).unwrap();
+            let values =
+                |parameters: &Parameters, block| parameters.get(&format!("blocks.{block}.ffn.0.weight")).unwrap().values().to_vec();
+            for (place, block) in blocks.iter().enumerate() {
+                assert_eq!(values(&new, place), values(&old, *block), "block {place} of {layers}");
+            }
+            assert_eq!(old.get("head.modulation").unwrap().values(), new.get("head.modulation").unwrap().values());
+        }
+        assert!(with(6).started(false, &source).is_err());
     }
 
     #[test]

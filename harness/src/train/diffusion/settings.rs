@@ -78,7 +78,8 @@ pub fn attention(sla_topk: f64) -> Result<Attention, Error> {
 /// A transformer that learns, from the weights in `start` or, without any, from new ones of `seed`.
 ///
 /// # Errors
-/// A file that cannot be read, or whose network has other sizes than `config` (but for the text's rows and an image's channels).
+/// A file that cannot be read, or whose network has other sizes than `config` (but for the text's rows, an image's channels
+/// and further blocks).
 pub fn transformer(
     config: &DitConfig,
     attention: Attention,
@@ -91,7 +92,8 @@ pub fn transformer(
         None => config.initial(sla, seed),
         Some(path) => {
             let (file, found) = models::transformer(path)?;
-            let alike = DitConfig { text_len: config.text_len, in_dim: config.in_dim, ..found.clone() };
+            let layers = config.layers.min(found.layers);
+            let alike = DitConfig { text_len: config.text_len, in_dim: config.in_dim, layers, ..found.clone() };
             if alike != *config {
                 return Err(Error::broken(
                     path,
