@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::buffer::Memory;
 use super::driver;
 use super::launch::Launch;
+use super::memory::Memory;
 use super::stream::Stream;
 use crate::Error;
 

@@ -6,9 +6,10 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex};
 
-use super::buffer::{Memory, Operand};
+use super::buffer::Operand;
 use super::emulated::{Copies, EmulatorOptions, Schedule};
 use super::graph::Node;
+use super::memory::Memory;
 use super::stream::{Queue, Stream};
 use super::{Device, KernelFile, Limits, Runner, driver, locked};
 use crate::Error;

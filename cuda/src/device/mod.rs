@@ -29,6 +29,7 @@ mod emulated;
 mod file;
 mod graph;
 mod launch;
+mod memory;
 pub mod params;
 mod stream;
 mod tensor_map;

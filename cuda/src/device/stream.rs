@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::buffer::{Buffer, Memory};
+use super::buffer::Buffer;
 use super::graph::{Capture, Graph, Node};
+use super::memory::Memory;
 use super::{Device, Runner, driver, locked};
 use crate::Error;
 use crate::host::aligned::Plain;
