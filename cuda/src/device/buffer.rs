@@ -5,6 +5,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::arena::ARENA_ALIGNMENT;
+use super::arena_run::{Lease, Slots};
 use super::driver;
 use super::memory::{Memory, Place};
 use super::stream::Stream;
@@ -14,19 +16,47 @@ use crate::host::aligned::Plain;
 /// `len` values in the memory of a device, at home on one stream.
 pub struct Buffer<T> {
     memory: Arc<Memory>,
+    /// The first value's place in the memory, in values.
+    from: usize,
     len: usize,
+    /// What ends its life in an arena.
+    lease: Option<Lease>,
     kind: PhantomData<T>,
 }
 
 impl<T: Plain> Buffer<T> {
     pub(super) fn new(stream: &Stream, len: usize) -> Result<Self, Error> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
-        Ok(Self { memory: Arc::new(Memory::new(stream, bytes)?), len, kind: PhantomData })
+        let bytes = bytes::<T>(len)?;
+        match stream.slots() {
+            None => Ok(Self::whole(Memory::new(stream, bytes)?, len)),
+            Some(slots) => {
+                let buffer = Self::leased(&slots, bytes, len)?;
+                buffer.memory.forget(buffer.from * size_of::<T>(), bytes)?;
+                Ok(buffer)
+            }
+        }
     }
 
     pub(super) fn zeros(stream: &Stream, len: usize) -> Result<Self, Error> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
-        Ok(Self { memory: Arc::new(Memory::zeros(stream, bytes)?), len, kind: PhantomData })
+        let bytes = bytes::<T>(len)?;
+        match stream.slots() {
+            None => Ok(Self::whole(Memory::zeros(stream, bytes)?, len)),
+            Some(slots) => {
+                let mut buffer = Self::leased(&slots, bytes, len)?;
+                buffer.view_mut().fill_bytes(0)?;
+                Ok(buffer)
+            }
+        }
+    }
+
+    fn whole(memory: Arc<Memory>, len: usize) -> Self {
+        Self { memory, from: 0, len, lease: None, kind: PhantomData }
+    }
+
+    fn leased(slots: &Slots, bytes: usize, len: usize) -> Result<Self, Error> {
+        const { assert!(ARENA_ALIGNMENT.is_multiple_of(size_of::<T>()), "places in an arena are whole values") };
+        let (offset, lease) = slots.take(bytes)?;
+        Ok(Self { memory: slots.memory.clone(), from: offset / size_of::<T>(), len, lease: Some(lease), kind: PhantomData })
     }
 
     /// Values.
@@ -46,15 +76,15 @@ impl<T: Plain> Buffer<T> {
 
     /// All of it, to be read.
     pub fn view(&self) -> View<'_, T> {
-        View { memory: &self.memory, from: 0, len: self.len, kind: PhantomData }
+        View { memory: &self.memory, from: self.from, len: self.len, kind: PhantomData }
     }
 
     /// All of it, to be written.
     pub fn view_mut(&mut self) -> ViewMut<'_, T> {
-        ViewMut { memory: &self.memory, from: 0, len: self.len, kind: PhantomData }
+        ViewMut { memory: &self.memory, from: self.from, len: self.len, kind: PhantomData }
     }
 
-    /// The values, after everything queued before.
+    /// The values, after everything queued before; zeros on a planned device.
     ///
     /// # Errors
     /// [`Error::Capturing`], or what the driver says.
@@ -65,8 +95,12 @@ impl<T: Plain> Buffer<T> {
     /// Waits for its stream and makes it read-only, so that every stream of the device may read it: weights are such.
     ///
     /// # Errors
-    /// [`Error::Capturing`] while its stream records, or when a graph still uses it; or what the driver says.
+    /// [`Error::Capturing`] while its stream records, or when a graph still uses it; [`Error::InArena`]; or what the driver
+    /// says.
     pub fn settle(mut self) -> Result<Settled<T>, Error> {
+        if self.lease.is_some() {
+            return Err(Error::InArena { what: "settling a buffer" });
+        }
         self.memory.stream.refuse_capture("settling a buffer")?;
         let memory = Arc::get_mut(&mut self.memory).ok_or(Error::Capturing { what: "settling a buffer that a graph uses" })?;
         if let Place::Cuda(memory) = &mut memory.place {
@@ -145,9 +179,9 @@ impl<'a, T: Plain> View<'a, T> {
         std::ptr::with_exposed_provenance(self.start() as usize)
     }
 
-    /// Whether it is memory of the emulator.
-    pub(super) fn is_emulated(&self) -> bool {
-        matches!(self.memory.place, Place::Emulated(_))
+    /// Whether it is memory of a GPU.
+    pub(super) fn is_on_gpu(&self) -> bool {
+        matches!(self.memory.place, Place::Cuda(_))
     }
 
     /// What a launch must know of it when its kernel reads it.
@@ -155,7 +189,7 @@ impl<'a, T: Plain> View<'a, T> {
         Operand { name, memory: self.memory, address: self.start(), bytes: self.len * size_of::<T>(), is_written: false, alignment: 1 }
     }
 
-    /// The values, after everything queued before on the buffer's stream.
+    /// The values, after everything queued before on the buffer's stream; zeros on a planned device.
     ///
     /// # Errors
     /// [`Error::Capturing`], or what the driver says.
@@ -165,7 +199,7 @@ impl<'a, T: Plain> View<'a, T> {
         Ok(values)
     }
 
-    /// Copies the values to the host, after everything queued before on the buffer's stream.
+    /// Copies the values to the host, after everything queued before on the buffer's stream; zeros on a planned device.
     ///
     /// # Errors
     /// [`Error::Length`] when `values` has another length, [`Error::Capturing`], or what the driver says.
@@ -267,6 +301,10 @@ impl<T> fmt::Debug for ViewMut<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ViewMut of {} x {} from {}", self.len, std::any::type_name::<T>(), self.from)
     }
+}
+
+fn bytes<T>(len: usize) -> Result<usize, Error> {
+    len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })
 }
 
 fn check(what: &'static str, range: &Range<usize>, len: usize) -> Result<(), Error> {
