@@ -30,7 +30,7 @@ impl Memory {
             Ok(match stream.queue() {
                 Queue::Cuda(queue) => Place::Cuda(driver::Memory::new(queue, bytes)?),
                 Queue::Emulated => Place::Emulated(emulated::Memory::new(bytes)),
-                Queue::Planned(addresses) => Place::Planned(planned::Memory::new(addresses, bytes)?),
+                Queue::Planned(machine) => Place::Planned(planned::Memory::new(machine, bytes)?),
             })
         })
     }

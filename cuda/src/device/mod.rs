@@ -76,7 +76,7 @@ struct Inner {
 enum Runner {
     Cuda(Arc<driver::Context>),
     Emulated(EmulatorOptions, Arc<Faults>),
-    Planned(Arc<planned::Addresses>),
+    Planned(Arc<planned::Machine>),
 }
 
 impl Device {
@@ -112,12 +112,12 @@ impl Device {
     /// A device that takes every allocation, copy and launch through the same checks as the others, and executes nothing:
     /// the code that would run on such a chip tells here what it would do, with no GPU and no memory.
     ///
-    /// Its streams list what is queued ([`Stream::planned_work`], [`Stream::trace`]). Buffers have addresses, which are
+    /// It lists what is queued ([`Device::planned_work`], [`Stream::trace`]). Buffers have addresses, which are
     /// distinct and aligned as real ones are, and no contents: **what is read back is zeros** of the right length, so code
     /// that decides by values decides by zeros. It takes more than the chip's memory, so that a plan tells how much is
     /// missing. Kernels need no machine code; where the build has it, their registers and shared memory are checked too.
     pub fn planned(chip: Chip) -> Self {
-        Self::new(chip, Runner::Planned(planned::Addresses::new()))
+        Self::new(chip, Runner::Planned(planned::Machine::new()))
     }
 
     fn new(chip: Chip, runner: Runner) -> Self {
@@ -155,6 +155,15 @@ impl Device {
         matches!(self.inner.runner, Runner::Planned(_))
     }
 
+    /// Everything that was queued so far on a planned device: a list for each stream, in the order in which they were made,
+    /// also of streams that have gone; none on a device that executes.
+    pub fn planned_work(&self) -> Option<Vec<Trace>> {
+        match &self.inner.runner {
+            Runner::Planned(machine) => Some(machine.work()),
+            Runner::Cuda(_) | Runner::Emulated(..) => None,
+        }
+    }
+
     /// Free and total device memory in bytes; none for the emulator, which takes the host's. On a planned device the total
     /// is its chip's, of which nothing is free once more is in use.
     ///
@@ -164,10 +173,10 @@ impl Device {
         match &self.inner.runner {
             Runner::Cuda(context) => context.memory().map(Some),
             Runner::Emulated(..) => Ok(None),
-            Runner::Planned(addresses) => {
+            Runner::Planned(machine) => {
                 let total = self.inner.chip.memory_bytes;
                 let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-                Ok(Some((bytes(total.saturating_sub(addresses.in_use())), bytes(total))))
+                Ok(Some((bytes(total.saturating_sub(machine.in_use())), bytes(total))))
             }
         }
     }

@@ -1,10 +1,11 @@
 //! The side of the runtime that executes nothing: addresses without memory, and what a kernel would need of a chip.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::arena::ARENA_ALIGNMENT;
-use super::{Chip, KernelFile, launch};
+use super::trace::{Lists, Trace};
+use super::{Chip, KernelFile, launch, locked};
 use crate::Error;
 
 /// Registers of a block on every chip from 8.0 on, and the unit in which a warp is given them (CUDA programming guide,
@@ -15,15 +16,29 @@ const WARP_REGISTERS_UNIT: u32 = 256;
 /// The first address: no process has memory there.
 const FIRST_ADDRESS: u64 = 1 << 60;
 
-/// Hands out addresses and counts what they stand for.
-pub(super) struct Addresses {
+/// Hands out addresses, counts what they stand for, and keeps the lists of all streams.
+pub(super) struct Machine {
     next: AtomicU64,
     in_use: AtomicU64,
+    streams: Mutex<Vec<Lists>>,
 }
 
-impl Addresses {
+impl Machine {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { next: AtomicU64::new(FIRST_ADDRESS), in_use: AtomicU64::new(0) })
+        Arc::new(Self { next: AtomicU64::new(FIRST_ADDRESS), in_use: AtomicU64::new(0), streams: Mutex::default() })
+    }
+
+    /// The lists of a new stream, which are kept when the stream has gone.
+    pub(super) fn stream(&self) -> Lists {
+        let lists = Lists::default();
+        lists.begin();
+        locked(&self.streams).push(lists.clone());
+        lists
+    }
+
+    /// What each stream was asked for, in the order in which they were made.
+    pub(super) fn work(&self) -> Vec<Trace> {
+        locked(&self.streams).iter().map(Lists::all).collect()
     }
 
     /// Bytes of all living memory.
@@ -34,7 +49,7 @@ impl Addresses {
 
 /// A range of addresses that no other memory of the device ever has.
 pub(super) struct Memory {
-    addresses: Arc<Addresses>,
+    machine: Arc<Machine>,
     pub(super) address: u64,
     bytes: usize,
 }
@@ -42,15 +57,15 @@ pub(super) struct Memory {
 impl Memory {
     /// # Errors
     /// [`Error::OutOfMemory`] once 2^60 bytes have been asked for.
-    pub(super) fn new(addresses: &Arc<Addresses>, bytes: usize) -> Result<Self, Error> {
+    pub(super) fn new(machine: &Arc<Machine>, bytes: usize) -> Result<Self, Error> {
         let unit = ARENA_ALIGNMENT as u64;
         // a line between neighbours: the end of one is not the start of another
         let taken = (bytes as u64 / unit).saturating_add(2).saturating_mul(unit);
         let next = |next: u64| next.checked_add(taken).filter(|end| *end <= 2 * FIRST_ADDRESS);
-        let address = addresses.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let address = machine.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         let address = address.map_err(|_| Error::OutOfMemory { bytes })?;
-        addresses.in_use.fetch_add(bytes as u64, Ordering::Relaxed);
-        Ok(Self { addresses: addresses.clone(), address, bytes })
+        machine.in_use.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(Self { machine: machine.clone(), address, bytes })
     }
 
     /// Whether an access stays inside: one that does not is a fault of this crate, as it is on other devices.
@@ -61,7 +76,7 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        self.addresses.in_use.fetch_sub(self.bytes as u64, Ordering::Relaxed);
+        self.machine.in_use.fetch_sub(self.bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -140,16 +155,16 @@ mod tests {
 
     #[test]
     fn addresses_are_apart_and_never_used_again() {
-        let addresses = Addresses::new();
+        let machine = Machine::new();
         let mut end = 0;
         for bytes in [0, 1, 255, 256, 257, 1 << 40] {
-            let memory = Memory::new(&addresses, bytes).unwrap();
-            assert_eq!((memory.address % 256, addresses.in_use()), (0, bytes as u64));
+            let memory = Memory::new(&machine, bytes).unwrap();
+            assert_eq!((memory.address % 256, machine.in_use()), (0, bytes as u64));
             assert!(memory.address > end, "{bytes}");
             end = memory.address + bytes as u64;
         }
-        assert_eq!(addresses.in_use(), 0);
-        assert_eq!(Memory::new(&addresses, 1 << 60).map(drop), Err(Error::OutOfMemory { bytes: 1 << 60 }));
-        assert!(Memory::new(&addresses, 1).is_ok());
+        assert_eq!(machine.in_use(), 0);
+        assert_eq!(Memory::new(&machine, 1 << 60).map(drop), Err(Error::OutOfMemory { bytes: 1 << 60 }));
+        assert!(Memory::new(&machine, 1).is_ok());
     }
 }

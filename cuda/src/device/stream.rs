@@ -10,7 +10,7 @@ use super::buffer::Buffer;
 use super::fault::Asked;
 use super::graph::{Capture, Graph};
 use super::memory::Memory;
-use super::trace::{Recorder, Trace, Work};
+use super::trace::{Lists, Trace, Work};
 use super::{Device, Runner, driver, locked, planned};
 use crate::Error;
 use crate::host::aligned::Plain;
@@ -26,8 +26,7 @@ struct Inner {
     device: Device,
     queue: Queue,
     capture: Mutex<Option<Capture>>,
-    /// Lists that are being kept, the innermost last.
-    lists: Mutex<Vec<Recorder>>,
+    lists: Lists,
     /// The arena that allocations are taken from.
     slots: Mutex<Option<Slots>>,
     /// Allocations so far.
@@ -37,7 +36,7 @@ struct Inner {
 pub(super) enum Queue {
     Cuda(Arc<driver::Queue>),
     Emulated,
-    Planned(Arc<planned::Addresses>),
+    Planned(Arc<planned::Machine>),
 }
 
 impl Stream {
@@ -45,15 +44,15 @@ impl Stream {
         let queue = match &device.inner.runner {
             Runner::Cuda(context) => Queue::Cuda(driver::Queue::new(context)?),
             Runner::Emulated(..) => Queue::Emulated,
-            Runner::Planned(addresses) => Queue::Planned(addresses.clone()),
+            Runner::Planned(machine) => Queue::Planned(machine.clone()),
         };
-        let lists = if device.is_planned() { vec![Recorder::default()] } else { Vec::new() };
+        let lists = if let Queue::Planned(machine) = &queue { machine.stream() } else { Lists::default() };
         Ok(Self {
             inner: Arc::new(Inner {
                 device: device.clone(),
                 queue,
                 capture: Mutex::default(),
-                lists: Mutex::new(lists),
+                lists,
                 slots: Mutex::default(),
                 allocations: AtomicU64::new(0),
             }),
@@ -173,30 +172,15 @@ impl Stream {
     /// # Errors
     /// What `work` returns.
     pub fn trace<R, E>(&self, work: impl FnOnce(&Self) -> Result<R, E>) -> Result<(R, Trace), E> {
-        locked(&self.inner.lists).push(Recorder::default());
-        let list = EndTrace { stream: self };
+        self.inner.lists.begin();
+        let list = EndTrace(&self.inner.lists);
         let done = work(self)?;
-        let recorder = list.finish();
-        Ok((done, recorder.finish()))
+        Ok((done, list.finish()))
     }
 
     /// Everything that was queued here since the stream was made, on a planned device; none on one that executes.
     pub fn planned_work(&self) -> Option<Trace> {
-        matches!(self.inner.queue, Queue::Planned(_)).then(|| {
-            let lists = locked(&self.inner.lists);
-            let mut all = Recorder::default();
-            lists.iter().for_each(|list| all.extend(list));
-            all.finish()
-        })
-    }
-
-    fn end_trace(&self) -> Recorder {
-        let mut lists = locked(&self.inner.lists);
-        let list = lists.pop().unwrap_or_default();
-        if let Some(outer) = lists.last_mut() {
-            outer.extend(&list);
-        }
-        list
+        matches!(self.inner.queue, Queue::Planned(_)).then(|| self.inner.lists.all())
     }
 
     fn end_capture(&self) -> Result<Graph, Error> {
@@ -218,8 +202,8 @@ impl Stream {
         if let Some(capture) = locked(&self.inner.capture).as_mut() {
             capture.works.push(work());
             capture.kept.extend(memory.cloned());
-        } else if let Some(list) = locked(&self.inner.lists).last_mut() {
-            list.work(work());
+        } else {
+            self.inner.lists.work(work);
         }
     }
 
@@ -240,17 +224,13 @@ impl Stream {
     /// Notes new memory and numbers it.
     pub(super) fn note_allocation(&self, bytes: usize) -> u64 {
         let serial = self.inner.allocations.fetch_add(1, Ordering::Relaxed);
-        if let Some(list) = locked(&self.inner.lists).last_mut() {
-            list.allocate(serial, bytes);
-        }
+        self.inner.lists.allocate(serial, bytes);
         serial
     }
 
     /// Notes the end of memory.
     pub(super) fn note_free(&self, serial: u64, bytes: usize) {
-        if let Some(list) = locked(&self.inner.lists).last_mut() {
-            list.free(serial, bytes);
-        }
+        self.inner.lists.free(serial, bytes);
     }
 
     /// The arena that an allocation is to be taken from.
@@ -301,21 +281,19 @@ impl Drop for EndCapture<'_> {
 }
 
 /// Ends a list even when the work fails or panics.
-struct EndTrace<'a> {
-    stream: &'a Stream,
-}
+struct EndTrace<'a>(&'a Lists);
 
 impl EndTrace<'_> {
-    fn finish(self) -> Recorder {
-        let stream = self.stream;
+    fn finish(self) -> Trace {
+        let lists = self.0;
         std::mem::forget(self);
-        stream.end_trace()
+        lists.end()
     }
 }
 
 impl Drop for EndTrace<'_> {
     fn drop(&mut self) {
-        self.stream.end_trace();
+        self.0.end();
     }
 }
 

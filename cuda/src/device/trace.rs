@@ -1,9 +1,11 @@
 //! The list of what a stream was asked to do.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 
 use super::arena::{MemoryEvent, MemoryPlan};
 use super::launch::Launch;
+use super::locked;
 use crate::Error;
 
 /// One piece of work, as it was queued.
@@ -188,11 +190,9 @@ impl Trace {
     }
 }
 
-/// A list that is being kept.
-#[derive(Default, Clone)]
-pub(super) struct Recorder {
-    entries: Vec<Entry>,
-}
+/// The lists that a stream keeps, the innermost last: what ends an inner one goes on in the one around it.
+#[derive(Clone, Default)]
+pub(super) struct Lists(Arc<Mutex<Vec<Vec<Entry>>>>);
 
 #[derive(Clone)]
 enum Entry {
@@ -202,36 +202,57 @@ enum Entry {
     Free(u64, usize),
 }
 
-impl Recorder {
-    pub(super) fn work(&mut self, work: Work) {
-        self.entries.push(Entry::Work(work));
+impl Lists {
+    pub(super) fn begin(&self) {
+        locked(&self.0).push(Vec::new());
     }
 
-    pub(super) fn allocate(&mut self, serial: u64, bytes: usize) {
-        self.entries.push(Entry::Allocate(serial, bytes));
+    /// Ends the innermost list.
+    pub(super) fn end(&self) -> Trace {
+        let mut lists = locked(&self.0);
+        let list = lists.pop().unwrap_or_default();
+        let trace = finish(list.iter());
+        if let Some(outer) = lists.last_mut() {
+            outer.extend(list);
+        }
+        trace
     }
 
-    pub(super) fn free(&mut self, serial: u64, bytes: usize) {
-        self.entries.push(Entry::Free(serial, bytes));
+    /// All of them as one.
+    pub(super) fn all(&self) -> Trace {
+        finish(locked(&self.0).iter().flatten())
     }
 
-    /// Goes on with what another list holds.
-    pub(super) fn extend(&mut self, later: &Self) {
-        self.entries.extend_from_slice(&later.entries);
+    pub(super) fn work(&self, work: impl FnOnce() -> Work) {
+        self.add(|| Entry::Work(work()));
     }
 
-    pub(super) fn finish(&self) -> Trace {
-        let mut numbers = HashMap::new();
-        let works = self.entries.iter().map(|entry| match entry {
-            Entry::Work(work) => work.clone(),
-            Entry::Allocate(serial, bytes) => {
-                numbers.insert(*serial, numbers.len());
-                Work::Allocate { bytes: *bytes }
-            }
-            Entry::Free(serial, bytes) => Work::Free { bytes: *bytes, allocation: numbers.get(serial).copied() },
-        });
-        Trace { works: works.collect() }
+    pub(super) fn allocate(&self, serial: u64, bytes: usize) {
+        self.add(|| Entry::Allocate(serial, bytes));
     }
+
+    pub(super) fn free(&self, serial: u64, bytes: usize) {
+        self.add(|| Entry::Free(serial, bytes));
+    }
+
+    fn add(&self, entry: impl FnOnce() -> Entry) {
+        if let Some(list) = locked(&self.0).last_mut() {
+            list.push(entry());
+        }
+    }
+}
+
+fn finish<'a>(entries: impl Iterator<Item = &'a Entry>) -> Trace {
+    let mut numbers = HashMap::new();
+    let works = entries.map(|entry| match entry {
+        Entry::Work(work) => work.clone(),
+        Entry::Allocate(serial, bytes) => {
+            numbers.insert(*serial, numbers.len());
+            Work::Allocate { bytes: *bytes }
+        }
+        Entry::Free(serial, bytes) => Work::Free { bytes: *bytes, allocation: numbers.get(serial).copied() },
+    });
+    Trace { works: works.collect() }
 }
 
 #[cfg(test)]
@@ -260,19 +281,21 @@ mod tests {
 
     #[test]
     fn memory_is_numbered_within_the_trace() {
-        let mut outer = Recorder::default();
-        outer.allocate(5, 100);
-        let mut inner = Recorder::default();
-        inner.allocate(6, 300);
-        inner.free(5, 100);
-        inner.work(Work::Fill { bytes: 1 });
-        inner.free(6, 300);
-        let works = inner.finish();
+        let lists = Lists::default();
+        lists.free(4, 1);
+        lists.begin();
+        lists.allocate(5, 100);
+        lists.begin();
+        lists.allocate(6, 300);
+        lists.free(5, 100);
+        lists.work(|| Work::Fill { bytes: 1 });
+        lists.free(6, 300);
+        let works = lists.end();
         assert_eq!(works.works()[1], Work::Free { bytes: 100, allocation: None });
         assert_eq!(works.works()[3], Work::Free { bytes: 300, allocation: Some(0) });
         assert_eq!(works.memory().unwrap().peak_bytes(), 512, "what was there before is no part of the plan");
-        outer.extend(&inner);
-        let all = outer.finish();
+        let all = lists.all();
+        assert_eq!((lists.end(), lists.all()), (all.clone(), Trace::default()));
         assert_eq!(all.works()[2], Work::Free { bytes: 100, allocation: Some(0) });
         assert_eq!(all.works()[4], Work::Free { bytes: 300, allocation: Some(1) });
         assert_eq!(all.memory().unwrap().peak_bytes(), 256 + 512);

@@ -87,7 +87,9 @@ fn it_keeps_the_list_of_a_stream() {
     assert_eq!(inner.works(), &all.works()[2..4]);
     assert_eq!(all.works()[5], Work::Free { bytes: 8, allocation: Some(1) });
     assert_eq!(other.planned_work(), Some(Trace::default()));
-    assert!(devices().iter().all(|device| device.stream().unwrap().planned_work().is_none()));
+    drop(stream);
+    assert_eq!(device.planned_work(), Some(vec![all, Trace::default()]));
+    assert!(devices().iter().all(|device| device.planned_work().is_none() && device.stream().unwrap().planned_work().is_none()));
 }
 
 #[test]
