@@ -1,5 +1,7 @@
 //! What can go wrong below the models.
 
+use crate::device::MemoryEvent;
+
 /// An operation was asked for something it cannot do.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
@@ -57,7 +59,29 @@ pub enum Error {
         /// Its compute capability.
         capability: (u32, u32),
     },
-    /// A call of the CUDA driver failed.
+    /// The device has no memory left for an allocation.
+    #[error("the device has no {bytes} bytes left: free some memory, ask for less, or take a larger device")]
+    OutOfMemory {
+        /// What was asked for.
+        bytes: usize,
+    },
+    /// The device does nothing any more for this process.
+    #[error("{call}: the device is lost ({name}): start the program again, and read the system's log if it comes back")]
+    DeviceLost {
+        /// What was asked for when it was seen: the driver's function, or the emulator's work.
+        call: &'static str,
+        /// The driver's name of the error.
+        name: String,
+    },
+    /// A kernel could not be started; the device works on.
+    #[error("{kernel}: its launch failed ({name}), and nothing of it ran")]
+    LaunchFailed {
+        /// The kernel.
+        kernel: &'static str,
+        /// The driver's name of the error.
+        name: String,
+    },
+    /// Another call of the CUDA driver failed.
     #[error("{call}: {name}")]
     Driver {
         /// The driver's function.
@@ -70,6 +94,14 @@ pub enum Error {
     NoKernels {
         /// The kernel file.
         file: &'static str,
+    },
+    /// A kernel file has no such kernel.
+    #[error("kernels/{file}.cu has no kernel {kernel}")]
+    NoSuchKernel {
+        /// The kernel file.
+        file: &'static str,
+        /// The kernel.
+        kernel: &'static str,
     },
     /// The kernels of a file do not run on this chip.
     #[error("kernels/{file}.cu is compiled for {chips}, not for compute capability {}.{}", capability.0, capability.1)]
@@ -146,6 +178,38 @@ pub enum Error {
         /// The call.
         what: &'static str,
     },
+    /// An arena cannot serve a run.
+    #[error("the arena's memory is taken by {with}: end that first")]
+    ArenaBusy {
+        /// By what.
+        with: &'static str,
+    },
+    /// Memory was asked for, or freed, in another order than an arena was planned for.
+    #[error(
+        "event {at} of the {of} that the arena was planned for is {}, the work came to {}: trace the work anew and plan another arena",
+        told(expected),
+        told(found)
+    )]
+    ArenaDeparture {
+        /// Events that were as planned.
+        at: usize,
+        /// Events of the plan.
+        of: usize,
+        /// The planned one; none at the plan's end.
+        expected: Option<MemoryEvent>,
+        /// What the work did; none at its end.
+        found: Option<MemoryEvent>,
+    },
+    /// Something that cannot be done with memory of an arena.
+    #[error("{what} is not possible for memory of an arena: copy it to a buffer of its own")]
+    InArena {
+        /// The call.
+        what: &'static str,
+    },
+}
+
+fn told(event: &Option<MemoryEvent>) -> String {
+    event.map_or_else(|| "the end".to_owned(), |event| event.to_string())
 }
 
 impl Error {

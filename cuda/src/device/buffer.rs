@@ -5,135 +5,58 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::graph::Node;
-use super::stream::{Queue, Stream};
-use super::{driver, emulated};
+use super::arena::ARENA_ALIGNMENT;
+use super::arena_run::{Lease, Slots};
+use super::driver;
+use super::memory::{Memory, Place};
+use super::stream::Stream;
 use crate::Error;
 use crate::host::aligned::Plain;
-
-/// Memory of one buffer, shared with the graphs that use it.
-pub(super) struct Memory {
-    place: Place,
-    stream: Stream,
-    is_settled: bool,
-}
-
-pub(super) enum Place {
-    Cuda(driver::Memory),
-    Emulated(emulated::Memory),
-}
-
-impl Memory {
-    fn new(stream: &Stream, bytes: usize) -> Result<Self, Error> {
-        stream.refuse_capture("an allocation")?;
-        let place = match stream.queue() {
-            Queue::Cuda(queue) => Place::Cuda(driver::Memory::new(queue, bytes)?),
-            Queue::Emulated => Place::Emulated(emulated::Memory::new(bytes)),
-        };
-        Ok(Self { place, stream: stream.clone(), is_settled: false })
-    }
-
-    fn zeros(stream: &Stream, bytes: usize) -> Result<Self, Error> {
-        if matches!(stream.queue(), Queue::Cuda(_)) {
-            let memory = Arc::new(Self::new(stream, bytes)?);
-            memory.fill(0, bytes, 0)?;
-            // nothing is being recorded, or there would be no new memory: no graph holds it
-            return Arc::into_inner(memory).ok_or(Error::Capturing { what: "an allocation" });
-        }
-        stream.refuse_capture("an allocation")?;
-        let memory = emulated::Memory::zeros(bytes);
-        let memory = memory.ok_or(Error::Size { what: "bytes of a buffer", must: "what the system has addresses for", found: bytes })?;
-        Ok(Self { place: Place::Emulated(memory), stream: stream.clone(), is_settled: false })
-    }
-
-    fn address(&self) -> u64 {
-        match &self.place {
-            Place::Cuda(memory) => memory.address,
-            Place::Emulated(memory) => memory.address(),
-        }
-    }
-
-    /// Whether work on `stream` may touch it.
-    fn serves(&self, stream: &Stream) -> bool {
-        self.stream.is(stream) || (self.is_settled && self.stream.device().is(stream.device()))
-    }
-
-    fn write(&self, from: usize, bytes: &[u8]) -> Result<(), Error> {
-        self.stream.refuse_capture("a copy from the host")?;
-        match &self.place {
-            Place::Cuda(memory) => memory.write(from, bytes),
-            Place::Emulated(memory) => {
-                memory.write(from, bytes);
-                Ok(())
-            }
-        }
-    }
-
-    fn read(&self, from: usize, bytes: &mut [u8]) -> Result<(), Error> {
-        self.stream.refuse_capture("a copy to the host")?;
-        match &self.place {
-            Place::Cuda(memory) => memory.read(from, bytes),
-            Place::Emulated(memory) => {
-                memory.read(from, bytes);
-                Ok(())
-            }
-        }
-    }
-
-    fn fill(self: &Arc<Self>, from: usize, bytes: usize, value: u8) -> Result<(), Error> {
-        match &self.place {
-            Place::Cuda(memory) => memory.fill(from, bytes, value)?,
-            Place::Emulated(_) => self.stream.emulate(|| {
-                let this = self.clone();
-                move || {
-                    if let Place::Emulated(memory) = &this.place {
-                        memory.fill(from, bytes, value);
-                    }
-                    Ok(())
-                }
-            })?,
-        }
-        self.stream.note(|| Node { name: "fill", launch: None }, &mut std::iter::once(self));
-        Ok(())
-    }
-
-    fn copy(self: &Arc<Self>, to: usize, source: &Arc<Self>, from: usize, bytes: usize) -> Result<(), Error> {
-        if !source.serves(&self.stream) {
-            return Err(Error::OtherStream { what: "the source of a copy" });
-        }
-        match (&self.place, &source.place) {
-            (Place::Cuda(memory), Place::Cuda(source)) => memory.copy(to, source, from, bytes)?,
-            _ => self.stream.emulate(|| {
-                let (this, source) = (self.clone(), source.clone());
-                move || {
-                    if let (Place::Emulated(memory), Place::Emulated(source)) = (&this.place, &source.place) {
-                        memory.copy(to, source, from, bytes);
-                    }
-                    Ok(())
-                }
-            })?,
-        }
-        self.stream.note(|| Node { name: "copy", launch: None }, &mut [self, source].into_iter());
-        Ok(())
-    }
-}
 
 /// `len` values in the memory of a device, at home on one stream.
 pub struct Buffer<T> {
     memory: Arc<Memory>,
+    /// The first value's place in the memory, in values.
+    from: usize,
     len: usize,
+    /// What ends its life in an arena.
+    lease: Option<Lease>,
     kind: PhantomData<T>,
 }
 
 impl<T: Plain> Buffer<T> {
     pub(super) fn new(stream: &Stream, len: usize) -> Result<Self, Error> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
-        Ok(Self { memory: Arc::new(Memory::new(stream, bytes)?), len, kind: PhantomData })
+        let bytes = bytes::<T>(len)?;
+        match stream.slots() {
+            None => Ok(Self::whole(Memory::new(stream, bytes)?, len)),
+            Some(slots) => {
+                let buffer = Self::leased(&slots, bytes, len)?;
+                buffer.memory.forget(buffer.from * size_of::<T>(), bytes)?;
+                Ok(buffer)
+            }
+        }
     }
 
     pub(super) fn zeros(stream: &Stream, len: usize) -> Result<Self, Error> {
-        let bytes = len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })?;
-        Ok(Self { memory: Arc::new(Memory::zeros(stream, bytes)?), len, kind: PhantomData })
+        let bytes = bytes::<T>(len)?;
+        match stream.slots() {
+            None => Ok(Self::whole(Memory::zeros(stream, bytes)?, len)),
+            Some(slots) => {
+                let mut buffer = Self::leased(&slots, bytes, len)?;
+                buffer.view_mut().fill_bytes(0)?;
+                Ok(buffer)
+            }
+        }
+    }
+
+    fn whole(memory: Arc<Memory>, len: usize) -> Self {
+        Self { memory, from: 0, len, lease: None, kind: PhantomData }
+    }
+
+    fn leased(slots: &Slots, bytes: usize, len: usize) -> Result<Self, Error> {
+        const { assert!(ARENA_ALIGNMENT.is_multiple_of(size_of::<T>()), "places in an arena are whole values") };
+        let (offset, lease) = slots.take(bytes)?;
+        Ok(Self { memory: slots.memory.clone(), from: offset / size_of::<T>(), len, lease: Some(lease), kind: PhantomData })
     }
 
     /// Values.
@@ -153,15 +76,15 @@ impl<T: Plain> Buffer<T> {
 
     /// All of it, to be read.
     pub fn view(&self) -> View<'_, T> {
-        View { memory: &self.memory, from: 0, len: self.len, kind: PhantomData }
+        View { memory: &self.memory, from: self.from, len: self.len, kind: PhantomData }
     }
 
     /// All of it, to be written.
     pub fn view_mut(&mut self) -> ViewMut<'_, T> {
-        ViewMut { memory: &self.memory, from: 0, len: self.len, kind: PhantomData }
+        ViewMut { memory: &self.memory, from: self.from, len: self.len, kind: PhantomData }
     }
 
-    /// The values, after everything queued before.
+    /// The values, after everything queued before; zeros on a planned device.
     ///
     /// # Errors
     /// [`Error::Capturing`], or what the driver says.
@@ -172,8 +95,12 @@ impl<T: Plain> Buffer<T> {
     /// Waits for its stream and makes it read-only, so that every stream of the device may read it: weights are such.
     ///
     /// # Errors
-    /// [`Error::Capturing`] while its stream records, or when a graph still uses it; or what the driver says.
+    /// [`Error::Capturing`] while its stream records, or when a graph still uses it; [`Error::InArena`]; or what the driver
+    /// says.
     pub fn settle(mut self) -> Result<Settled<T>, Error> {
+        if self.lease.is_some() {
+            return Err(Error::InArena { what: "settling a buffer" });
+        }
         self.memory.stream.refuse_capture("settling a buffer")?;
         let memory = Arc::get_mut(&mut self.memory).ok_or(Error::Capturing { what: "settling a buffer that a graph uses" })?;
         if let Place::Cuda(memory) = &mut memory.place {
@@ -252,9 +179,9 @@ impl<'a, T: Plain> View<'a, T> {
         std::ptr::with_exposed_provenance(self.start() as usize)
     }
 
-    /// Whether it is memory of the emulator.
-    pub(super) fn is_emulated(&self) -> bool {
-        matches!(self.memory.place, Place::Emulated(_))
+    /// Whether it is memory of a GPU.
+    pub(super) fn is_on_gpu(&self) -> bool {
+        matches!(self.memory.place, Place::Cuda(_))
     }
 
     /// What a launch must know of it when its kernel reads it.
@@ -262,7 +189,7 @@ impl<'a, T: Plain> View<'a, T> {
         Operand { name, memory: self.memory, address: self.start(), bytes: self.len * size_of::<T>(), is_written: false, alignment: 1 }
     }
 
-    /// The values, after everything queued before on the buffer's stream.
+    /// The values, after everything queued before on the buffer's stream; zeros on a planned device.
     ///
     /// # Errors
     /// [`Error::Capturing`], or what the driver says.
@@ -272,7 +199,7 @@ impl<'a, T: Plain> View<'a, T> {
         Ok(values)
     }
 
-    /// Copies the values to the host, after everything queued before on the buffer's stream.
+    /// Copies the values to the host, after everything queued before on the buffer's stream; zeros on a planned device.
     ///
     /// # Errors
     /// [`Error::Length`] when `values` has another length, [`Error::Capturing`], or what the driver says.
@@ -374,6 +301,10 @@ impl<T> fmt::Debug for ViewMut<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ViewMut of {} x {} from {}", self.len, std::any::type_name::<T>(), self.from)
     }
+}
+
+fn bytes<T>(len: usize) -> Result<usize, Error> {
+    len.checked_mul(size_of::<T>()).ok_or(Error::Size { what: "a buffer", must: "less than 2^64 bytes", found: len })
 }
 
 fn check(what: &'static str, range: &Range<usize>, len: usize) -> Result<(), Error> {

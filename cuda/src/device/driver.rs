@@ -17,10 +17,31 @@ use crate::host::aligned::Plain;
 /// The oldest driver whose functions are called here.
 const OLDEST_DRIVER: (u32, u32) = (12, 0);
 
+/// Errors after which, by the driver's documents, a process gets nothing more from a device.
+const LOST: [sys::CUresult; 13] = {
+    use sys::CUresult as R;
+    [
+        R::CUDA_ERROR_DEVICE_UNAVAILABLE,
+        R::CUDA_ERROR_ECC_UNCORRECTABLE,
+        R::CUDA_ERROR_NVLINK_UNCORRECTABLE,
+        R::CUDA_ERROR_ILLEGAL_ADDRESS,
+        R::CUDA_ERROR_LAUNCH_TIMEOUT,
+        R::CUDA_ERROR_CONTEXT_IS_DESTROYED,
+        R::CUDA_ERROR_ASSERT,
+        R::CUDA_ERROR_HARDWARE_STACK_ERROR,
+        R::CUDA_ERROR_ILLEGAL_INSTRUCTION,
+        R::CUDA_ERROR_MISALIGNED_ADDRESS,
+        R::CUDA_ERROR_INVALID_ADDRESS_SPACE,
+        R::CUDA_ERROR_INVALID_PC,
+        R::CUDA_ERROR_LAUNCH_FAILED,
+    ]
+};
+
 fn told<T>(call: &'static str, outcome: Result<T, DriverError>) -> Result<T, Error> {
     outcome.map_err(|error| {
         let name = error.error_name().ok().map(|name| name.to_string_lossy().into_owned());
-        Error::Driver { call, name: name.unwrap_or_else(|| format!("error {}", error.0 as i32)) }
+        let name = name.unwrap_or_else(|| format!("error {}", error.0 as i32));
+        if LOST.contains(&error.0) { Error::DeviceLost { call, name } } else { Error::Driver { call, name } }
     })
 }
 
@@ -347,7 +368,10 @@ impl Memory {
     pub(super) fn new(queue: &Arc<Queue>, bytes: usize) -> Result<Self, Error> {
         queue.context.bind()?;
         // SAFETY: the stream lives as long as its handle; the driver refuses to allocate nothing, so an empty buffer has a byte.
-        let address = told("cuMemAllocAsync", unsafe { result::malloc_async(queue.raw, bytes.max(1)) })?;
+        let address = match unsafe { result::malloc_async(queue.raw, bytes.max(1)) } {
+            Err(DriverError(sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => return Err(Error::OutOfMemory { bytes }),
+            outcome => told("cuMemAllocAsync", outcome)?,
+        };
         Ok(Self { queue: queue.clone(), address, bytes, is_settled: false })
     }
 

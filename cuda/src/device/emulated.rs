@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::fault::Fault;
+
 /// In which order the emulator gives the threads of a block their turns. A kernel is right only if it is right in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Schedule {
@@ -43,11 +45,13 @@ pub struct EmulatorOptions {
     /// looked at where its offsets are largest, in memory of [`super::Stream::zeros`]. A launch without the first is refused
     /// ([`crate::Error::Size`] of [`super::FIRST_BLOCK`]).
     pub blocks: Option<(u64, u64)>,
+    /// What goes wrong with it on purpose.
+    pub fault: Option<Fault>,
 }
 
 impl Default for EmulatorOptions {
     fn default() -> Self {
-        Self { schedule: Schedule::default(), copies: Copies::default(), seed: 0, capability: (8, 0), blocks: None }
+        Self { schedule: Schedule::default(), copies: Copies::default(), seed: 0, capability: (8, 0), blocks: None, fault: None }
     }
 }
 
@@ -63,6 +67,12 @@ impl EmulatorOptions {
     #[must_use]
     pub fn for_capability(self, capability: (u32, u32)) -> Self {
         Self { capability, ..self }
+    }
+
+    /// The same with a fault.
+    #[must_use]
+    pub fn with_fault(self, fault: Fault) -> Self {
+        Self { fault: Some(fault), ..self }
     }
 
     /// The same for `count` blocks of each launch, from `first` on.
@@ -131,6 +141,11 @@ impl Memory {
 
     pub(super) fn read(&self, from: usize, bytes: &mut [u8]) {
         self.bytes(from, bytes.len()).iter().zip(bytes).for_each(|(at, byte)| *byte = at.load(Ordering::Relaxed));
+    }
+
+    /// Makes a part as it was when it was new.
+    pub(super) fn forget(&self, from: usize, count: usize) {
+        self.fill(from, count, NEVER_WRITTEN);
     }
 
     pub(super) fn fill(&self, from: usize, count: usize, value: u8) {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::buffer::Memory;
 use super::driver;
 use super::launch::Launch;
+use super::memory::Memory;
 use super::stream::Stream;
+use super::trace::Work;
 use crate::Error;
 
 /// What the emulator does for one node.
@@ -15,7 +16,7 @@ pub(super) type Step = Box<dyn Fn() -> Result<(), Error> + Send>;
 /// What is being recorded.
 #[derive(Default)]
 pub(super) struct Capture {
-    pub(super) nodes: Vec<Node>,
+    pub(super) works: Vec<Work>,
     pub(super) kept: Vec<Arc<Memory>>,
     pub(super) steps: Vec<Step>,
 }
@@ -34,6 +35,7 @@ pub struct Graph {
     // dropped first: after it nothing of the graph is queued any more
     replay: Option<driver::Replay>,
     steps: Vec<Step>,
+    works: Vec<Work>,
     nodes: Vec<Node>,
     stream: Stream,
     _kept: Vec<Arc<Memory>>,
@@ -41,7 +43,9 @@ pub struct Graph {
 
 impl Graph {
     pub(super) fn new(stream: Stream, capture: Capture, replay: Option<driver::Replay>) -> Self {
-        Self { replay, steps: capture.steps, nodes: capture.nodes, stream, _kept: capture.kept }
+        let node = |work: &Work| Node { name: work.name(), launch: work.launch() };
+        let nodes = capture.works.iter().map(node).collect();
+        Self { replay, steps: capture.steps, works: capture.works, nodes, stream, _kept: capture.kept }
     }
 
     /// Queues all of it on the stream it was recorded on.
@@ -51,14 +55,23 @@ impl Graph {
     pub fn replay(&mut self) -> Result<(), Error> {
         self.stream.refuse_capture("the replay of a graph")?;
         match &mut self.replay {
-            Some(replay) => replay.launch(),
-            None => self.steps.iter().try_for_each(|step| step()),
+            Some(replay) => replay.launch()?,
+            None => self.steps.iter().try_for_each(|step| step())?,
         }
+        for work in &self.works {
+            self.stream.note(|| work.clone(), &mut std::iter::empty());
+        }
+        Ok(())
     }
 
     /// What it does, in order.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// The same with the operands of each launch, for [`super::totals`].
+    pub fn works(&self) -> &[Work] {
+        &self.works
     }
 }
 

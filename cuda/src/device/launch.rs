@@ -6,10 +6,13 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Mutex};
 
-use super::buffer::{Memory, Operand};
+use super::buffer::Operand;
 use super::emulated::{Copies, EmulatorOptions, Schedule};
-use super::graph::Node;
+use super::fault::Asked;
+use super::memory::Memory;
+use super::planned::Needs;
 use super::stream::{Queue, Stream};
+use super::trace::{Touched, Work};
 use super::{Device, KernelFile, Limits, Runner, driver, locked};
 use crate::Error;
 use crate::host::par::for_each_task;
@@ -101,6 +104,7 @@ pub struct Kernel<P> {
 enum Code {
     Cuda(driver::Function),
     Emulated(Arc<CStr>, EmulatorOptions),
+    Planned(Needs),
 }
 
 impl<P: Params> Kernel<P> {
@@ -108,11 +112,13 @@ impl<P: Params> Kernel<P> {
     ///
     /// # Errors
     /// [`Error::NoKernels`], [`Error::WrongChip`], [`Error::DriverTooOld`], what the driver says, or [`Error::Emulator`]
-    /// when the emulator has no such kernel.
+    /// when the emulator has no such kernel. A planned device takes kernels that the build has no machine code for, and
+    /// tells one that is not there by [`Error::NoSuchKernel`].
     pub fn load(device: &Device, file: &'static KernelFile, name: &'static str) -> Result<Self, Error> {
         let code = match &device.inner.runner {
             Runner::Cuda(context) => Code::Cuda(driver::Function::find(&device.module(context, file)?, name)?),
-            Runner::Emulated(options) => {
+            Runner::Planned(_) => Code::Planned(Needs::of(file, name, device.chip())?),
+            Runner::Emulated(options, _) => {
                 if !emulated_kernels().iter().any(|known| known == name) {
                     return Err(Error::Emulator { kernel: name, message: format!("kernels/{}.cu has no such kernel", file.name) });
                 }
@@ -128,7 +134,7 @@ impl<P: Params> Kernel<P> {
         self.name
     }
 
-    /// Blocks of this shape that a multiprocessor holds at once; one for the emulator.
+    /// Blocks of this shape that a multiprocessor holds at once; one for a device that is no GPU.
     ///
     /// # Errors
     /// What the driver says.
@@ -138,24 +144,25 @@ impl<P: Params> Kernel<P> {
                 let threads = u32::try_from(launch.threads()).unwrap_or(u32::MAX);
                 function.blocks_per_multiprocessor(threads, launch.shared_bytes)
             }
-            Code::Emulated(..) => Ok(1),
+            Code::Emulated(..) | Code::Planned(_) => Ok(1),
         }
     }
 
     /// Queues the kernel on a stream, or, while the stream records a graph, records it.
     ///
     /// `operands` is all the memory that it touches. Nothing is allocated, and the host does not wait (the emulator runs
-    /// the kernel before it returns).
+    /// the kernel before it returns, a planned device only lists it).
     ///
     /// # Errors
     /// [`Error::Launch`] or [`Error::Size`] for a shape that the chip cannot take, [`Error::OtherStream`],
-    /// [`Error::Misaligned`], [`Error::StrayPointer`], [`Error::Emulator`] for a fault in the kernel, or what the driver
-    /// says.
+    /// [`Error::Misaligned`], [`Error::StrayPointer`], [`Error::Emulator`] for a fault in the kernel,
+    /// [`Error::LaunchFailed`], or what the driver says.
     pub fn launch(&self, stream: &Stream, launch: Launch, params: &P, operands: &[Operand<'_>]) -> Result<(), Error> {
         let chip = self.device.chip();
         let (threads, static_shared_bytes) = match &self.code {
             Code::Cuda(function) => (function.threads, function.shared_bytes),
             Code::Emulated(..) => (chip.limits.threads, 0),
+            Code::Planned(needs) => (needs.threads, needs.shared_bytes),
         };
         launch.check(self.name, &chip.limits, threads, static_shared_bytes)?;
         if !self.device.is(stream.device()) {
@@ -177,16 +184,22 @@ impl<P: Params> Kernel<P> {
                 // (checked above) that is borrowed for this call, and that is freed only in the order of this stream, or
                 // after all streams (`Memory`). How far a kernel reaches from there is its launcher's arithmetic, which
                 // the emulator checks on every shape that is tested.
-                unsafe { function.launch(queue, launch, std::ptr::from_ref(params).cast())? }
+                let queued = unsafe { function.launch(queue, launch, std::ptr::from_ref(params).cast()) };
+                queued.map_err(|error| match error {
+                    Error::Driver { name, .. } => Error::LaunchFailed { kernel: self.name, name },
+                    other => other,
+                })?;
             }
-            (Code::Emulated(symbol, options), _) => stream.emulate(|| {
+            (Code::Emulated(symbol, options), Queue::Emulated) => stream.emulate(Asked::Launch(self.name), || {
                 let call = EmulatedLaunch::new(self.name, symbol, *options, chip.limits, launch, params, operands);
                 move || call.run()
             })?,
-            (Code::Cuda(_), Queue::Emulated) => return Err(Error::OtherStream { what: self.name }),
+            (Code::Planned(_), Queue::Planned(_)) => {}
+            _ => return Err(Error::OtherStream { what: self.name }),
         }
-        let node = || Node { name: self.name, launch: Some(launch) };
-        stream.note(node, &mut operands.iter().map(|operand| operand.memory));
+        let touched = |operand: &Operand<'_>| Touched { name: operand.name, bytes: operand.bytes, is_written: operand.is_written };
+        let work = || Work::Launch { kernel: self.name, launch, operands: operands.iter().map(touched).collect() };
+        stream.note(work, &mut operands.iter().map(|operand| operand.memory));
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The device runtime: a GPU found at run time, or the emulator under the same names.
+//! The device runtime: a GPU found at run time, and under the same names the emulator and a device that only plans.
 //!
 //! ```
 //! use turbowan_cuda::device::{Device, EmulatorOptions};
@@ -22,33 +22,44 @@
 //! into none of its operands. Memory that several streams read is first settled ([`Buffer::settle`]); a graph keeps the
 //! memory of everything it recorded.
 
+mod arena;
+mod arena_run;
 mod buffer;
 mod chip;
 mod driver;
 mod emulated;
+mod fault;
 mod file;
 mod graph;
 mod launch;
+mod memory;
 pub mod params;
+mod planned;
 mod stream;
 mod tensor_map;
+mod trace;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+pub use arena::{ARENA_ALIGNMENT, MemoryEvent, MemoryPlan};
+pub use arena_run::Arena;
 pub use buffer::{Buffer, Operand, Settled, View, ViewMut};
 pub use chip::{Chip, Limits};
 pub use emulated::{Copies, EmulatorOptions, Schedule, emulated_kernels};
+pub use fault::Fault;
 pub use file::{Compiled, KernelFile, OpKernel, Usage};
 pub use graph::{Graph, Node};
 pub use launch::{FIRST_BLOCK, Kernel, Launch, Params};
 pub use stream::{Event, Stream};
 pub use tensor_map::{Swizzle, TensorMap, Tiling};
+pub use trace::{Moved, Total, Touched, Trace, Work, totals};
 
 use crate::Error;
+use fault::{Asked, Faults};
 
-/// A GPU, or the emulator. Clones are the same device.
+/// A GPU, the emulator, or a device that only plans. Clones are the same device.
 #[derive(Clone)]
 pub struct Device {
     inner: Arc<Inner>,
@@ -64,7 +75,8 @@ struct Inner {
 #[derive(Clone)]
 enum Runner {
     Cuda(Arc<driver::Context>),
-    Emulated(EmulatorOptions),
+    Emulated(EmulatorOptions, Arc<Faults>),
+    Planned(Arc<planned::Machine>),
 }
 
 impl Device {
@@ -94,7 +106,18 @@ impl Device {
             driver: None,
             limits: Limits::of(options.capability),
         };
-        Ok(Self::new(chip, Runner::Emulated(options)))
+        Ok(Self::new(chip, Runner::Emulated(options, Arc::new(Faults::new(options.fault)))))
+    }
+
+    /// A device that takes every allocation, copy and launch through the same checks as the others, and executes nothing:
+    /// the code that would run on such a chip tells here what it would do, with no GPU and no memory.
+    ///
+    /// It lists what is queued ([`Device::planned_work`], [`Stream::trace`]). Buffers have addresses, which are
+    /// distinct and aligned as real ones are, and no contents: **what is read back is zeros** of the right length, so code
+    /// that decides by values decides by zeros. It takes more than the chip's memory, so that a plan tells how much is
+    /// missing. Kernels need no machine code; where the build has it, their registers and shared memory are checked too.
+    pub fn planned(chip: Chip) -> Self {
+        Self::new(chip, Runner::Planned(planned::Machine::new()))
     }
 
     fn new(chip: Chip, runner: Runner) -> Self {
@@ -124,17 +147,37 @@ impl Device {
 
     /// Whether this is the emulator.
     pub fn is_emulated(&self) -> bool {
-        matches!(self.inner.runner, Runner::Emulated(_))
+        matches!(self.inner.runner, Runner::Emulated(..))
     }
 
-    /// Free and total device memory in bytes; none for the emulator, which takes the host's.
+    /// Whether it only plans.
+    pub fn is_planned(&self) -> bool {
+        matches!(self.inner.runner, Runner::Planned(_))
+    }
+
+    /// Everything that was queued so far on a planned device: a list for each stream, in the order in which they were made,
+    /// also of streams that have gone; none on a device that executes.
+    pub fn planned_work(&self) -> Option<Vec<Trace>> {
+        match &self.inner.runner {
+            Runner::Planned(machine) => Some(machine.work()),
+            Runner::Cuda(_) | Runner::Emulated(..) => None,
+        }
+    }
+
+    /// Free and total device memory in bytes; none for the emulator, which takes the host's. On a planned device the total
+    /// is its chip's, of which nothing is free once more is in use.
     ///
     /// # Errors
     /// What the driver says.
     pub fn memory_bytes(&self) -> Result<Option<(usize, usize)>, Error> {
         match &self.inner.runner {
             Runner::Cuda(context) => context.memory().map(Some),
-            Runner::Emulated(_) => Ok(None),
+            Runner::Emulated(..) => Ok(None),
+            Runner::Planned(machine) => {
+                let total = self.inner.chip.memory_bytes;
+                let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+                Ok(Some((bytes(total.saturating_sub(machine.in_use())), bytes(total))))
+            }
         }
     }
 
@@ -153,7 +196,19 @@ impl Device {
     pub fn synchronize(&self) -> Result<(), Error> {
         match &self.inner.runner {
             Runner::Cuda(context) => context.synchronize(),
-            Runner::Emulated(_) => Ok(()),
+            Runner::Emulated(_, faults) => faults.meet(Asked::Wait("waiting for a device")),
+            Runner::Planned(_) => Ok(()),
+        }
+    }
+
+    /// Counts what an emulated device is asked for.
+    ///
+    /// # Errors
+    /// The simulated fault when it is due.
+    fn meet(&self, asked: Asked) -> Result<(), Error> {
+        match &self.inner.runner {
+            Runner::Emulated(_, faults) => faults.meet(asked),
+            Runner::Cuda(_) | Runner::Planned(_) => Ok(()),
         }
     }
 

@@ -82,7 +82,7 @@ impl TensorMap {
     /// starts at no multiple of 16 bytes, [`Error::Length`] when it is shorter than the matrix, or what the driver says.
     pub fn new<T: Plain>(view: View<'_, T>, tiling: &Tiling<'_>) -> Result<Self, Error> {
         let plan = Plan::new(view.address().addr() as u64, size_of::<T>(), view.len(), tiling)?;
-        let bits = if view.is_emulated() { plan.words() } else { driver::encode_tensor_map(&plan)? };
+        let bits = if view.is_on_gpu() { driver::encode_tensor_map(&plan)? } else { plan.words() };
         Ok(Self { bits, first: plan.address, last: plan.address + plan.bytes - 1, unused: [0; 6] })
     }
 

@@ -2,14 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "a device that fails fails its test")]
 
+mod arena;
 mod bias_attention;
 mod conv3d;
 mod elementwise;
+mod fault;
 mod gather;
 mod gemm_bf16;
 mod gemm_int8;
 mod norm;
 mod pixel_attention;
+mod planned;
 mod quant;
 mod rope;
 mod runtime;
@@ -17,7 +20,7 @@ mod tensor_map;
 mod vae_norm;
 
 use turbowan_cuda::Error;
-use turbowan_cuda::device::{Device, EmulatorOptions};
+use turbowan_cuda::device::{Chip, Device, EmulatorOptions, Limits};
 
 /// The emulator in the first of its ways, and GPU 0 where there is one: what the tests of the runtime walk through.
 fn devices() -> Vec<Device> {
@@ -46,4 +49,17 @@ fn gpu() -> Option<Device> {
 
 fn said(device: Result<Device, Error>) -> Option<Device> {
     device.inspect_err(|why| println!("skipped: no device ({why})")).ok()
+}
+
+/// A device that only plans, as large as a card of 24 GiB.
+fn planned(capability: (u32, u32)) -> Device {
+    Device::planned(Chip {
+        name: "planned".to_owned(),
+        capability,
+        multiprocessors: 128,
+        memory_bytes: 24 << 30,
+        l2_bytes: 0,
+        driver: None,
+        limits: Limits::of(capability),
+    })
 }

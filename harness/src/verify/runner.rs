@@ -218,7 +218,7 @@ impl Stand {
         }
         self.stream.zeros(before + len).map_err(|error| match error {
             CudaError::Size { found, .. } => Fault::Memory(found),
-            CudaError::Driver { name, .. } if name.contains("OUT_OF_MEMORY") => Fault::Memory((before + len) * size_of::<T>()),
+            CudaError::OutOfMemory { bytes } => Fault::Memory(bytes),
             other => other.into(),
         })
     }
