@@ -12,6 +12,7 @@ mod norm;
 mod pixel_attention;
 mod quant;
 mod rope;
+mod rows;
 mod runtime;
 mod tensor_map;
 mod vae_norm;
