@@ -36,6 +36,8 @@ fn flags_that_cannot_be() {
     t2v(&["--num_steps", "0"], "--num_steps");
     t2v(&["--num_steps", "5"], "between 1 and 4");
     t2v(&["--num_steps", "many"], "invalid value");
+    t2v(&["--device", "emulator", "--precision", "f32", "--resolution", "32x32", "--num_frames", "1"], "bf16");
+    t2v(&["--device", "tpu"], "invalid value");
     t2v(&["--num_frames", "0"], "--num_frames");
     t2v(&["--num_frames", "100000"], "--num_frames");
     t2v(&["--num_samples", "0"], "--num_samples");

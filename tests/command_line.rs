@@ -55,6 +55,33 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_threads_and_another_seed_othe
     assert!(bytes("one.mp4") != bytes("other.mp4"));
 }
 
+/// The whole way on the emulator, of one step and the fewest frames: a device's sums run in another order, so the picture is
+/// the host's but for a level here and there.
+#[test]
+fn the_kernels_make_the_picture_of_the_host() {
+    if turbowan_cuda::device::Device::emulated(turbowan_cuda::device::EmulatorOptions::default()).is_err() {
+        return println!("skipped: no emulator");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let small = ["--resolution", "32x32", "--num_frames", "1", "--num_steps", "1", "--sla_topk", "0.5"];
+    let pixels = |name: &str, more: &[&str]| {
+        t2v(folder.path(), &format!("{name}.png"), &[&small[..], more].concat());
+        let frame = folder.path().join(format!("{name}-0001.png"));
+        let made_on = read_metadata(&frame).unwrap()["instructions"].clone();
+        (image::load_from_memory(&std::fs::read(&frame).unwrap()).unwrap().to_rgb8().into_raw(), made_on)
+    };
+    let (host, _) = pixels("host", &[]);
+    for (name, more) in [("device", &["--device", "emulator"][..]), ("sage", &["--device", "emulator", "--attention_type", "sage"])] {
+        let (got, made_on) = pixels(name, more);
+        assert_eq!(made_on, "emulator 8.0");
+        let squares: f64 = got.iter().zip(&host).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+        let psnr = 10.0 * (255f64.powi(2) * host.len() as f64 / squares.max(1.0)).log10();
+        println!("{more:?}: {psnr:.1} dB from the host");
+        // as far as two runs in bf16 are from one another (conform/pipeline.rs)
+        assert!(psnr >= 26.0, "{more:?}: {psnr:.1} dB");
+    }
+}
+
 #[test]
 fn every_attention_precision_and_sampler_makes_a_video() {
     let folder = tempfile::tempdir().unwrap();

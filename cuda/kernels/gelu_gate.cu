@@ -16,29 +16,12 @@
 // sass: all LDG.E.128 STG.E.128
 #include "kernel.cuh"
 #include "elementwise_params.h"
+#include "plain_math.cuh"
 #include "quant_chunk.cuh"
 
 namespace {
 
 constexpr int THREADS = 256;
-
-// The host's e^x: within 2 units in the last place.
-TW_DEVICE float exp_plain(float x) {
-  constexpr float NEAREST = 12582912.0f;  // 1.5 * 2^23: adding it leaves the nearest integer in the low bits of the sum
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-  const float shifted = x * 1.44269504088896341f + NEAREST;
-  const float n = shifted - NEAREST;
-  const float r = (x - n * 0.6933594f) - n * -2.1219444e-4f;
-  float sum = 1.0f / 5040.0f;
-  sum = sum * r + 1.0f / 720.0f;
-  sum = sum * r + 1.0f / 120.0f;
-  sum = sum * r + 1.0f / 24.0f;
-  sum = sum * r + 1.0f / 6.0f;
-  sum = sum * r + 0.5f;
-  sum = sum * r + 1.0f;
-  sum = sum * r + 1.0f;
-  return sum * float_of((bits_of(shifted) << 23) + 0x3f800000u);
-}
 
 TW_DEVICE float rounded(float value) { return to_f32(to_bf16(value)); }
 

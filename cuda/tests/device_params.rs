@@ -7,13 +7,14 @@ mod bindings;
 
 use bindings::{Bindings, demand_bindings};
 
-const TABLE: [Bindings; 6] = [
+const TABLE: [Bindings; 7] = [
     Bindings { header: "params.h", rust: "src/device/params/dense.rs" },
     Bindings { header: "bias_attention_params.h", rust: "src/device/params/bias_attention.rs" },
     Bindings { header: "conv3d_params.h", rust: "src/device/params/conv3d.rs" },
     Bindings { header: "elementwise_params.h", rust: "src/device/params/elementwise.rs" },
     Bindings { header: "gather_params.h", rust: "src/device/params/gather.rs" },
     Bindings { header: "gemm_wgmma_params.h", rust: "src/device/params/gemm_wgmma.rs" },
+    Bindings { header: "rows_params.h", rust: "src/device/params/rows.rs" },
 ];
 
 #[test]

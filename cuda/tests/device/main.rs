@@ -15,6 +15,7 @@ mod pixel_attention;
 mod planned;
 mod quant;
 mod rope;
+mod rows;
 mod runtime;
 mod tensor_map;
 mod vae_norm;

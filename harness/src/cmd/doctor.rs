@@ -44,6 +44,10 @@ const PARTS: [CratePart; 3] = [
             &ops::elementwise::device::KERNELS,
             &ops::gather::device::KERNELS,
             &ops::bias_attention::device::KERNELS,
+            &ops::activation::KERNELS,
+            &ops::modulation::KERNELS,
+            &ops::linear_f32::KERNELS,
+            &ops::finite::KERNELS,
         ],
     },
     CratePart {

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::error::Error;
+use crate::run::processor::Processor;
+
 /// `turbowan t2v`.
 #[derive(Debug, Clone, Args)]
 #[command(args_override_self = true)]
@@ -146,6 +149,9 @@ pub struct Shared {
     /// Continue a run that was stopped: the state file that it named.
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
+    /// Where the networks work.
+    #[command(flatten)]
+    pub place: ProcessorFlags,
     /// CPU threads. [default: all]
     #[arg(long)]
     pub threads: Option<usize>,
@@ -183,6 +189,42 @@ pub enum AttentionFlag {
     Sla,
     /// Sparse-linear, INT8.
     Sagesla,
+}
+
+/// Where the networks work.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct ProcessorFlags {
+    /// Where the networks work: this processor, a GPU, or the emulator that runs a GPU's kernels here, slowly.
+    #[arg(long, value_enum, default_value_t = DeviceFlag::Host)]
+    pub device: DeviceFlag,
+    /// Which GPU, by the driver's number.
+    #[arg(long, default_value_t = 0)]
+    pub gpu: usize,
+}
+
+impl ProcessorFlags {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// A GPU or an emulator that is not there.
+    pub fn open(&self) -> Result<Processor, Error> {
+        match self.device {
+            DeviceFlag::Host => Ok(Processor::Host),
+            DeviceFlag::Cuda => Processor::cuda(self.gpu),
+            DeviceFlag::Emulator => Processor::emulator(),
+        }
+    }
+}
+
+/// `--device`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DeviceFlag {
+    /// The host's instructions.
+    Host,
+    /// The kernels on a GPU.
+    Cuda,
+    /// The kernels on the emulator.
+    Emulator,
 }
 
 /// `--precision`.

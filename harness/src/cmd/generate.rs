@@ -104,7 +104,8 @@ fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> 
         Some(folder) => Some(Capture::new(folder, &request, &shared.capture_blocks, &shared.capture_steps)?),
         None => None,
     };
-    finish(Run { request: &request, output, resumed, cache: shared.cache_dir.clone(), capture, progress }, shared.json)
+    let processor = shared.place.open()?;
+    finish(Run { request: &request, output, resumed, cache: shared.cache_dir.clone(), capture, processor, progress }, shared.json)
 }
 
 /// Runs a request and tells where its videos are.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cmd::flags::ProcessorFlags;
 use crate::cmd::generate::finish;
 use crate::error::Error;
 use crate::progress::{Progress, Style};
@@ -22,6 +23,9 @@ pub struct Rerun {
     /// Another seed: the same request, another video.
     #[arg(long)]
     pub seed: Option<u64>,
+    /// Where the networks work.
+    #[command(flatten)]
+    pub place: ProcessorFlags,
     /// CPU threads. [default: all]
     #[arg(long)]
     pub threads: Option<usize>,
@@ -53,5 +57,9 @@ pub fn run(args: &Rerun) -> Result<(), Error> {
     });
     let progress = Progress::new(Style::detect(args.json).listener());
     let output = Output::new(&save_path)?;
-    finish(Run { request: &request, output, resumed: None, cache: None, capture: None, progress: &progress }, args.json)
+    let processor = args.place.open()?;
+    if let Some(made_on) = metadata["instructions"].as_str().filter(|made_on| *made_on != processor.name()) {
+        progress.note(format!("it was made on {made_on}, this is {}: the last bits may differ", processor.name()));
+    }
+    finish(Run { request: &request, output, resumed: None, cache: None, capture: None, processor, progress: &progress }, args.json)
 }

@@ -3,6 +3,7 @@
 use turbowan_cuda::Rounding;
 use turbowan_wan_model::Result as ModelResult;
 use turbowan_wan_model::backend::host::vae::HostFrames;
+use turbowan_wan_model::backend::vae::VaeBackend;
 use turbowan_wan_model::checkpoint::Checkpoint;
 use turbowan_wan_model::config::VaeConfig;
 use turbowan_wan_model::image::conditioning;
@@ -19,18 +20,28 @@ const DECODE_BUDGET: usize = 6 << 30;
 const WHOLE_FRAME: usize = 1280 * 720;
 
 /// A loaded autoencoder.
-pub struct Autoencoder {
-    vae: Vae<HostFrames>,
+pub struct Autoencoder<B: VaeBackend = HostFrames> {
+    vae: Vae<B>,
 }
 
 impl Autoencoder {
+    /// Loads one side, or both, on the host.
+    ///
+    /// # Errors
+    /// A tensor that the backend cannot take.
+    pub fn load(files: &(Checkpoint, VaeConfig), rounding: Rounding, sides: &[Side]) -> Result<Self, Error> {
+        Self::load_on(HostFrames::new(rounding), files, sides)
+    }
+}
+
+impl<B: VaeBackend> Autoencoder<B> {
     /// Loads one side, or both.
     ///
     /// # Errors
     /// A tensor that the backend cannot take.
-    pub fn load((source, config): &(Checkpoint, VaeConfig), rounding: Rounding, sides: &[Side]) -> Result<Self, Error> {
+    pub fn load_on(backend: B, (source, config): &(Checkpoint, VaeConfig), sides: &[Side]) -> Result<Self, Error> {
         let statistics = LatentStatistics::of_channels(config.z_dim);
-        Ok(Self { vae: Vae::load(HostFrames::new(rounding), source, config, statistics, sides)? })
+        Ok(Self { vae: Vae::load(backend, source, config, statistics, sides)? })
     }
 
     /// Whether latents of this shape are decoded in tiles.

@@ -3,6 +3,7 @@
 pub mod autoencoder;
 pub mod capture;
 pub mod models;
+pub mod processor;
 pub mod stages;
 pub mod state;
 pub mod store;
@@ -11,7 +12,6 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use turbowan_cuda::host::Isa;
 use turbowan_wan_model::Error as ModelError;
 
 use crate::error::Error;
@@ -20,6 +20,7 @@ use crate::request::{Mode, Request};
 use crate::sidecar;
 use crate::video::{Frames, Output};
 use capture::Capture;
+use processor::Processor;
 use stages::Stages;
 use state::SavedRun;
 use watch::Follow;
@@ -36,6 +37,8 @@ pub struct Run<'a> {
     pub cache: Option<PathBuf>,
     /// Blocks whose queries, keys and values are kept.
     pub capture: Option<Capture>,
+    /// Where the networks work.
+    pub processor: Processor,
     /// Who listens.
     pub progress: &'a Progress,
 }
@@ -60,7 +63,8 @@ impl Run<'_> {
     }
 
     fn stages(&self, state_path: &Path) -> Result<Vec<PathBuf>, Error> {
-        let stages = Stages::new(self.request, self.progress);
+        self.processor.check(self.request.precision)?;
+        let stages = Stages::new(self.request, self.progress).on(&self.processor);
         let sampling = stages.sampling()?;
         let mut noise = stages.noise()?;
         let start = match &self.resumed {
@@ -117,7 +121,7 @@ impl Run<'_> {
     fn metadata(&self, sample: usize, samples: usize) -> Value {
         let mut value = json!({
             "turbowan": env!("CARGO_PKG_VERSION"),
-            "instructions": format!("{:?}", Isa::detect()).to_lowercase(),
+            "instructions": self.processor.name(),
             "request": self.request,
         });
         if samples > 1 {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use turbowan_rcm::Expert;
-use turbowan_wan_model::backend::host::Host;
+use turbowan_wan_model::backend::Backend;
 use turbowan_wan_model::checkpoint::{Checkpoint, Kind};
 use turbowan_wan_model::config::{DitConfig, TextConfig, VaeConfig};
 use turbowan_wan_model::dit::{DitOptions, DitTraits, WanDit};
@@ -67,8 +67,8 @@ impl OpenDit {
     ///
     /// # Errors
     /// A tensor that the backend cannot take.
-    pub fn load(&self, host: &Host, options: DitOptions) -> turbowan_wan_model::Result<WanDit<Host>> {
-        WanDit::load(host, &self.source, &self.config, options)
+    pub fn load<B: Backend>(&self, backend: &B, options: DitOptions) -> turbowan_wan_model::Result<WanDit<B>> {
+        WanDit::load(backend, &self.source, &self.config, options)
     }
 }
 

@@ -5,20 +5,27 @@ use std::path::Path;
 use turbowan_rcm::{Expert, FewStep, Guidance, NoiseKind, NoiseSource, Sampler, Schedule, Solver, Teacher};
 use turbowan_sla::Density;
 use turbowan_wan_model::attention::{Attention, Sparsity};
-use turbowan_wan_model::backend::NormRule;
+use turbowan_wan_model::backend::device::DeviceBackend;
+use turbowan_wan_model::backend::device::vae::DeviceFrames;
 use turbowan_wan_model::backend::host::Host;
+use turbowan_wan_model::backend::text::TextBackend;
+use turbowan_wan_model::backend::vae::VaeBackend;
+use turbowan_wan_model::backend::{Backend, NormRule};
+use turbowan_wan_model::checkpoint::TensorSource;
+use turbowan_wan_model::config::TextConfig;
 use turbowan_wan_model::dit::{DitOptions, Grid};
 use turbowan_wan_model::image::RgbImage;
 use turbowan_wan_model::pipeline::sampling::Border;
 use turbowan_wan_model::pipeline::{Conditions, Event, Sampling, Snapshot, WanNetwork, Watch};
 use turbowan_wan_model::resolution::{FrameCount, FrameSize, LatentShape};
-use turbowan_wan_model::text::{StateKey, TextEncoder, clean_prompt};
+use turbowan_wan_model::text::{StateKey, TextEncoder, TextStates, clean_prompt};
 use turbowan_wan_model::vae::Side;
 
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::request::{AttentionChoice, FileRef, Precision, Request, SamplerChoice};
 use crate::run::autoencoder::Autoencoder;
+use crate::run::processor::Processor;
 use crate::run::store::FolderStore;
 use crate::run::watch::{Follow, check_stop};
 use crate::video::{FrameRate, Frames};
@@ -28,12 +35,19 @@ pub struct Stages<'a> {
     request: &'a Request,
     progress: &'a Progress,
     host: Host,
+    processor: Processor,
 }
 
 impl<'a> Stages<'a> {
-    /// The stages of `request`.
+    /// The stages of `request`, on the host.
     pub fn new(request: &'a Request, progress: &'a Progress) -> Self {
-        Self { request, progress, host: Host { rounding: request.precision.rounding() } }
+        Self { request, progress, host: Host { rounding: request.precision.rounding() }, processor: Processor::Host }
+    }
+
+    /// The same with networks that work there.
+    #[must_use]
+    pub fn on(self, processor: &Processor) -> Self {
+        Self { processor: processor.clone(), ..self }
     }
 
     /// The shape of one sample's latent.
@@ -117,20 +131,26 @@ impl<'a> Stages<'a> {
     fn text(&self, prompt: &str, text_len: usize, cache: Option<&Path>) -> Result<Vec<f32>, Error> {
         let models = &self.request.models;
         let cleaned = clean_prompt(prompt);
-        let identity = models.text_identity();
+        // A device's states differ in the last bits from the host's, whose key has no name.
+        let identity = match &self.processor {
+            Processor::Host => models.text_identity(),
+            device => format!("{} on {}", models.text_identity(), device.name()),
+        };
         let key = StateKey { model: &identity, rounding: self.host.rounding, text_len, prompt: &cleaned };
-        let encode = || -> Result<_, Error> {
+        let states_of = || -> Result<_, Error> {
             let tokens = models.tokenizer()?.encode(&cleaned, text_len)?;
             if let Some(cut) = &tokens.cut {
                 self.progress.note(cut.to_string());
             }
             let (source, config) = models.text()?;
-            let encoder = TextEncoder::load(&self.host, &source, &config)?;
-            Ok(encoder.encode(&self.host, &tokens.ids, &mut |_, _| check_stop())?)
+            match &self.processor {
+                Processor::Host => encode(&self.host, &source, &config, &tokens.ids),
+                Processor::Device(device) => encode(&DeviceBackend::load(device)?, &source, &config, &tokens.ids),
+            }
         };
         let states = match cache {
-            Some(folder) => key.kept_or(&FolderStore(folder.to_owned()), encode)?.0,
-            None => encode()?,
+            Some(folder) => key.kept_or(&FolderStore(folder.to_owned()), states_of)?.0,
+            None => states_of()?,
         };
         Ok(states.padded(text_len))
     }
@@ -141,10 +161,15 @@ impl<'a> Stages<'a> {
         let picture = RgbImage::decode(&bytes).map_err(|error| Error::broken(&image.path, error))?;
         let size = FrameSize::new(width, height)?;
         follow.stage("image", Some(frames as u64));
-        let condition =
-            self.autoencoder(Side::Encoder)?.condition(&picture.frame(size), size, FrameCount::new(frames)?, &mut |done, of| {
-                follow.event(Event::Frames { done, of })
-            })?;
+        let (first, frames) = (picture.frame(size), FrameCount::new(frames)?);
+        let each = &mut |done, of| follow.event(Event::Frames { done, of });
+        let (files, sides) = (self.request.models.vae()?, [Side::Encoder]);
+        let condition = match &self.processor {
+            Processor::Host => Autoencoder::load(&files, self.host.rounding, &sides)?.condition(&first, size, frames, each)?,
+            Processor::Device(device) => {
+                Autoencoder::load_on(DeviceFrames::load(device)?, &files, &sides)?.condition(&first, size, frames, each)?
+            }
+        };
         follow.end_stage();
         Ok(condition)
     }
@@ -161,6 +186,21 @@ impl<'a> Stages<'a> {
         conditions: &Conditions,
         follow: &mut Follow<'_>,
     ) -> Result<Snapshot, Error> {
+        match &self.processor {
+            Processor::Host => self.denoise_on(&self.host, from, sampling, noise, conditions, follow),
+            Processor::Device(device) => self.denoise_on(&DeviceBackend::load(device)?, from, sampling, noise, conditions, follow),
+        }
+    }
+
+    fn denoise_on<B: Backend>(
+        &self,
+        backend: &B,
+        from: Snapshot,
+        sampling: &Sampling,
+        noise: &mut NoiseSource,
+        conditions: &Conditions,
+        follow: &mut Follow<'_>,
+    ) -> Result<Snapshot, Error> {
         let request = self.request;
         let layers = request.models.dit(request.mode, Expert::High)?.config.layers;
         follow.stage("denoise", Some((sampling.steps() * layers) as u64));
@@ -169,9 +209,9 @@ impl<'a> Stages<'a> {
         let options = self.dit_options()?;
         let open = |expert| {
             let dit = request.models.dit(request.mode, expert).map_err(into_model)?;
-            dit.load(&self.host, options)
+            dit.load(backend, options)
         };
-        let network = WanNetwork::new(&self.host, Box::new(open), conditions, grid, request.num_samples, follow);
+        let network = WanNetwork::new(backend, Box::new(open), conditions, grid, request.num_samples, follow);
         let done = sampling.finish(from, network, self.border(), noise)?;
         follow.end_stage();
         Ok(done)
@@ -210,10 +250,25 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// An autoencoder that cannot be used, frames that are not finite or flat, or a stop.
     pub fn decode(&self, latents: &[f64], follow: &mut Follow<'_>) -> Result<Vec<Frames>, Error> {
+        let (files, sides) = (self.request.models.vae()?, [Side::Decoder]);
+        match &self.processor {
+            Processor::Host => self.decode_on(|| Autoencoder::load(&files, self.host.rounding, &sides), latents, follow),
+            Processor::Device(device) => {
+                self.decode_on(|| Autoencoder::load_on(DeviceFrames::load(device)?, &files, &sides), latents, follow)
+            }
+        }
+    }
+
+    fn decode_on<B: VaeBackend>(
+        &self,
+        load: impl FnOnce() -> Result<Autoencoder<B>, Error>,
+        latents: &[f64],
+        follow: &mut Follow<'_>,
+    ) -> Result<Vec<Frames>, Error> {
         let request = self.request;
         let (width, height, shape) = (request.width, request.height, self.latent()?);
         follow.stage("decode", Some((request.num_frames * request.num_samples) as u64));
-        let autoencoder = self.autoencoder(Side::Decoder)?;
+        let autoencoder = load()?;
         if autoencoder.tiles(shape) {
             self.progress.note(format!("frames of {width}x{height} are decoded in tiles"));
         }
@@ -228,10 +283,12 @@ impl<'a> Stages<'a> {
         follow.end_stage();
         Ok(videos)
     }
+}
 
-    fn autoencoder(&self, side: Side) -> Result<Autoencoder, Error> {
-        Autoencoder::load(&self.request.models.vae()?, self.host.rounding, &[side])
-    }
+/// States of a prompt's tokens.
+fn encode<B: TextBackend>(backend: &B, source: &dyn TensorSource, config: &TextConfig, ids: &[u32]) -> Result<TextStates, Error> {
+    let encoder = TextEncoder::load(backend, source, config)?;
+    Ok(encoder.encode(backend, ids, &mut |_, _| check_stop())?)
 }
 
 /// Recorded draws, `[draws, ...]`.

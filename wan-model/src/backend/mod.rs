@@ -12,12 +12,12 @@ pub mod vae;
 
 use std::fmt::Debug;
 
-use turbowan_cuda::ops::rope::RopeTable;
 use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
 
-use crate::Result;
 use crate::attention::{Attention, SlaProjection};
 use crate::checkpoint::TensorView;
+use crate::error::Misfit;
+use crate::{Error, Result};
 
 /// What follows a linear layer, in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +110,8 @@ pub trait Backend: Debug {
     }
     /// Prepares the projection `name`, whose tensors are `name.weight` and `name.bias`.
     fn load_projection(&self, name: &str, projection: SlaProjection) -> Result<Self::Projection>;
-    /// Prepares rotary tables.
-    fn load_rope(&self, table: RopeTable) -> Result<Self::Rope>;
+    /// Prepares rotary tables of heads of `head_dim` channels for a `[time, height, width]` grid of tokens.
+    fn load_rope(&self, grid: [usize; 3], head_dim: usize) -> Result<Self::Rope>;
 
     /// Makes rows readable by a linear layer.
     fn activation(&self, x: Self::Tensor) -> Result<Self::Activation>;
@@ -191,4 +191,19 @@ impl Heads {
     pub fn self_shape(&self, rows: usize) -> Result<AttnShape> {
         Ok(AttnShape::new(self.batch, self.heads, rows / self.batch.max(1), self.head_dim)?.with_layout(HeadLayout::Blhd))
     }
+}
+
+/// Rows and columns of a linear layer's weight.
+fn weight_sides(weight: &TensorView<'_>) -> Result<[usize; 2]> {
+    // A convolution with a patch-sized kernel is a linear layer over patches: [out, in, 1, 2, 2] is [out, in * 4].
+    match weight.shape {
+        [out, rest @ ..] if !rest.is_empty() => Ok([*out, rest.iter().product()]),
+        _ => Err(turbowan_cuda::Error::Size { what: "axes of a linear weight", must: "at least 2", found: weight.shape.len() }.into()),
+    }
+}
+
+/// What is said of a weight that should be int8 and is not.
+fn not_int8(weight: &TensorView<'_>) -> Error {
+    let misfit = Misfit::Dtype { name: "int8_weight".into(), expected: "i8", found: weight.dtype.name() };
+    Error::Misfits { path: "checkpoint".into(), misfits: vec![misfit] }
 }

@@ -1,7 +1,5 @@
 //! The token grid of a latent: patches, and how they go in and come out.
 
-use turbowan_cuda::ops::rope::RopeTable;
-
 use crate::config::DitConfig;
 use crate::{Error, Result};
 
@@ -51,11 +49,6 @@ impl Grid {
             return refuse("text batch", text_batch.to_string(), format!("must be 1 or {batch}"));
         }
         Ok(())
-    }
-
-    /// Rotary tables of this grid.
-    pub(super) fn rope(&self, head_dim: usize) -> Result<RopeTable> {
-        Ok(RopeTable::wan(self.tokens_thw(), head_dim)?)
     }
 
     /// `[batch, channels, T, H, W]` to rows of `(channel, 1, 2, 2)` features, tokens in `(t, h, w)` order.

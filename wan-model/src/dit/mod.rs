@@ -182,7 +182,7 @@ impl<B: Backend> WanDit<B> {
         let (config, batch) = (&self.config, t.len());
         grid.check(x, batch, config, text_batch)?;
         let heads = Heads { batch, heads: config.heads, head_dim: config.head_dim() };
-        let rope = backend.load_rope(grid.rope(config.head_dim())?)?;
+        let rope = backend.load_rope(grid.tokens_thw(), config.head_dim())?;
         let (e, e0) = self.time.embed(backend, config, t)?;
         let patches = backend.activation(backend.upload(grid.patches(x, batch, config.in_dim), config.patch_in())?)?;
         Ok((backend.linear(&patches, &self.patches, Pointwise::None)?, Around { e, e0, rope, heads }))

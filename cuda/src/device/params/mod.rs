@@ -6,6 +6,7 @@ mod dense;
 mod elementwise;
 mod gather;
 mod gemm_wgmma;
+mod rows;
 
 pub use bias_attention::*;
 pub use conv3d::*;
@@ -13,3 +14,4 @@ pub use dense::*;
 pub use elementwise::*;
 pub use gather::*;
 pub use gemm_wgmma::*;
+pub use rows::*;

@@ -28,6 +28,7 @@ use crate::bench::work::{Check, Work};
 use crate::progress::{Event, Progress};
 use crate::request::{AttentionChoice, Mode, Models, Precision, Request, SamplerChoice};
 use crate::run::Run;
+use crate::run::processor::Processor;
 use crate::video::Output;
 
 /// Share of key blocks that the sparse block keeps.
@@ -275,9 +276,17 @@ impl Generating {
         let failed = |why: crate::Error| Error::case("generate/tiny", why);
         let output = Output::new(&self.folder.join("video.mp4")).map_err(|why| failed(why.into()))?;
         let progress = Progress::new(Box::new(|_: &Event| {}));
-        let files = Run { request: &self.request, output, resumed: None, cache: None, capture: None, progress: &progress }
-            .finish()
-            .map_err(failed)?;
+        let files = Run {
+            request: &self.request,
+            output,
+            resumed: None,
+            cache: None,
+            capture: None,
+            processor: Processor::Host,
+            progress: &progress,
+        }
+        .finish()
+        .map_err(failed)?;
         let video = files.first().ok_or_else(|| Error::case("generate/tiny", "no file was written"))?;
         std::fs::read(video).map_err(|why| Error::file(video, why))
     }

@@ -7,6 +7,7 @@
 //!   and recorded runs need no more. With operands behind [`super::Stand::lead`] rows, `far` puts them past 2^31.
 //! - `hold` compares results with their truth, each with a bound and the reason for it.
 
+mod activation;
 mod attention;
 mod block_select;
 mod conv3d;
@@ -17,6 +18,8 @@ mod elementwise;
 mod gather;
 mod gemm_bf16;
 mod gemm_int8;
+mod linear_f32;
+mod modulation;
 mod norm;
 mod quant;
 mod rope;
@@ -65,6 +68,9 @@ pub const ALL: &[&[Op]] = &[
     &text_attention::OPS,
     &elementwise::OPS,
     &gather::OPS,
+    &activation::OPS,
+    &modulation::OPS,
+    &linear_f32::OPS,
 ];
 
 /// Every operation whose name contains `part`; all without one.

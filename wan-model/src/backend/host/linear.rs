@@ -7,11 +7,10 @@ use turbowan_cuda::ops::gemm::{Epilogue, PackedMatrix, Then, gemm};
 use turbowan_cuda::ops::gemm_int8::{PackedInt8, gemm_int8};
 use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
 
-use super::super::{LinearForm, LinearParameters, Pointwise};
+use super::super::{LinearForm, LinearParameters, Pointwise, not_int8, weight_sides};
 use super::tensor::HostActivation;
-use crate::checkpoint::{Dtype, TensorView};
-use crate::error::Misfit;
-use crate::{Error, Result};
+use crate::Result;
+use crate::checkpoint::Dtype;
 
 /// Weight and bias.
 #[derive(Debug)]
@@ -50,7 +49,7 @@ impl HostLinear {
     pub(super) fn load(parameters: LinearParameters<'_>, form: LinearForm, arithmetic: Rounding) -> Result<Self> {
         let (weight, bias) = match parameters {
             LinearParameters::Float { weight, bias } => {
-                let [out, input] = sides(&weight)?;
+                let [out, input] = weight_sides(&weight)?;
                 let packed = match (form.quantised, arithmetic, weight.dtype) {
                     (true, _, _) => {
                         let mut values = weight.to_f32();
@@ -65,7 +64,7 @@ impl HostLinear {
                 (packed, bias)
             }
             LinearParameters::Int8 { weight, scale, bias } => {
-                let [out, input] = sides(&weight)?;
+                let [out, input] = weight_sides(&weight)?;
                 let values = weight.to_i8().ok_or_else(|| not_int8(&weight))?;
                 (Weight::Int8(PackedInt8::pack(&QuantizedWeight::from_parts(out, input, values, scale.to_f32())?)), bias)
             }
@@ -104,17 +103,4 @@ impl HostLinear {
         }
         Ok(())
     }
-}
-
-fn sides(weight: &TensorView<'_>) -> Result<[usize; 2]> {
-    // A convolution with a patch-sized kernel is a linear layer over patches: [out, in, 1, 2, 2] is [out, in * 4].
-    match weight.shape {
-        [out, rest @ ..] if !rest.is_empty() => Ok([*out, rest.iter().product()]),
-        _ => Err(turbowan_cuda::Error::Size { what: "axes of a linear weight", must: "at least 2", found: weight.shape.len() }.into()),
-    }
-}
-
-fn not_int8(weight: &TensorView<'_>) -> Error {
-    let misfit = Misfit::Dtype { name: "int8_weight".into(), expected: "i8", found: weight.dtype.name() };
-    Error::Misfits { path: "checkpoint".into(), misfits: vec![misfit] }
 }

@@ -83,8 +83,8 @@ impl Backend for Host {
         Ok(projection)
     }
 
-    fn load_rope(&self, table: RopeTable) -> Result<RopeTable> {
-        Ok(table)
+    fn load_rope(&self, grid: [usize; 3], head_dim: usize) -> Result<RopeTable> {
+        Ok(RopeTable::wan(grid, head_dim)?)
     }
 
     fn activation(&self, x: HostTensor) -> Result<HostActivation> {

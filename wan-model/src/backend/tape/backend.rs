@@ -80,7 +80,8 @@ impl Backend for Tape {
         Ok(TapeProjection { weight: self.find(&format!("{name}.weight"))?, bias: self.find(&format!("{name}.bias"))? })
     }
 
-    fn load_rope(&self, table: RopeTable) -> Result<TapeRope> {
+    fn load_rope(&self, grid: [usize; 3], head_dim: usize) -> Result<TapeRope> {
+        let table = RopeTable::wan(grid, head_dim)?;
         Ok(TapeRope { opposite: Arc::new(table.opposite()), table: Arc::new(table) })
     }
 

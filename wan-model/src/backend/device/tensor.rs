@@ -1,0 +1,166 @@
+//! Rows in device memory, and the same rows as a linear layer reads them.
+
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use half::bf16;
+use turbowan_cuda::device::{Buffer, View};
+use turbowan_cuda::ops::gemm_int8::device::DeviceRows;
+use turbowan_cuda::ops::quant::{BLOCK, Int8Rule};
+
+use crate::{Error, Result};
+
+/// `[rows, width]` values in device memory.
+#[derive(Debug)]
+pub struct DeviceTensor {
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    pub(super) values: Values,
+}
+
+/// In which format rows are.
+#[derive(Debug)]
+pub(super) enum Values {
+    /// What the blocks work on.
+    Bf16(Buffer<bf16>),
+    /// Tables, the time, the head.
+    F32(F32Values),
+    /// What an int8 layer with an activation behind it leaves for the next int8 layer.
+    Int8(Int8Values),
+}
+
+/// Values of a buffer that several tensors may share.
+#[derive(Debug)]
+pub(super) struct F32Values {
+    memory: Arc<Buffer<f32>>,
+    range: Range<usize>,
+}
+
+/// Int8 rows with the scales of their blocks.
+#[derive(Debug)]
+pub(super) struct Int8Values {
+    pub rule: Int8Rule,
+    /// `[rows, width]`.
+    pub values: Buffer<i8>,
+    /// `[ceil(rows / rule.block_rows()), width / 128]`.
+    pub scales: Buffer<f32>,
+}
+
+impl F32Values {
+    /// A part of `memory` that lies inside it.
+    pub fn part(memory: &Arc<Buffer<f32>>, range: Range<usize>) -> Self {
+        Self { memory: Arc::clone(memory), range }
+    }
+
+    pub fn view(&self) -> Result<View<'_, f32>> {
+        Ok(self.memory.view().slice(self.range.clone())?)
+    }
+}
+
+impl From<Buffer<f32>> for F32Values {
+    fn from(memory: Buffer<f32>) -> Self {
+        Self { range: 0..memory.len(), memory: Arc::new(memory) }
+    }
+}
+
+impl Int8Values {
+    /// As an int8 product reads them.
+    pub fn rows(&self, rows: usize, width: usize) -> Result<DeviceRows<'_>> {
+        Ok(DeviceRows::new(self.rule, rows, width, self.values.view(), self.scales.view())?)
+    }
+
+    /// The numbers that they stand for.
+    fn to_vec(&self, width: usize) -> Result<Vec<f32>> {
+        let (values, scales) = (self.values.to_vec()?, self.scales.to_vec()?);
+        let scale = |at: usize| scales[at / width / self.rule.block_rows() * (width / BLOCK) + at % width / BLOCK];
+        Ok(values.iter().enumerate().map(|(at, value)| f32::from(*value) * scale(at)).collect())
+    }
+}
+
+impl DeviceTensor {
+    pub(super) fn bf16(width: usize, values: Buffer<bf16>) -> Self {
+        Self { rows: values.len() / width.max(1), width, values: Values::Bf16(values) }
+    }
+
+    pub(super) fn f32(width: usize, values: impl Into<F32Values>) -> Self {
+        let values = values.into();
+        Self { rows: values.range.len() / width.max(1), width, values: Values::F32(values) }
+    }
+
+    pub(super) fn int8(width: usize, values: Int8Values) -> Self {
+        Self { rows: values.values.len() / width.max(1), width, values: Values::Int8(values) }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Channels of a row.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Its bf16 values; another format is a fault of the network's.
+    pub(super) fn expect_bf16(&self) -> Result<&Buffer<bf16>> {
+        match &self.values {
+            Values::Bf16(values) => Ok(values),
+            other => Err(wrong_format("bf16", other)),
+        }
+    }
+
+    pub(super) fn expect_bf16_mut(&mut self) -> Result<&mut Buffer<bf16>> {
+        match &mut self.values {
+            Values::Bf16(values) => Ok(values),
+            other => Err(wrong_format("bf16", other)),
+        }
+    }
+
+    pub(super) fn expect_f32(&self) -> Result<View<'_, f32>> {
+        match &self.values {
+            Values::F32(values) => values.view(),
+            other => Err(wrong_format("f32", other)),
+        }
+    }
+
+    pub(super) fn to_vec(&self) -> Result<Vec<f32>> {
+        match &self.values {
+            Values::Bf16(values) => Ok(values.to_vec()?.into_iter().map(bf16::to_f32).collect()),
+            Values::F32(values) => Ok(values.view()?.to_vec()?),
+            Values::Int8(values) => values.to_vec(self.width),
+        }
+    }
+}
+
+fn wrong_format(must: &'static str, found: &Values) -> Error {
+    let found = match found {
+        Values::Bf16(_) => "bf16",
+        Values::F32(_) => "f32",
+        Values::Int8(_) => "int8",
+    };
+    Error::Setting { what: "rows on a device", found: found.into(), must: format!("this operation reads {must}") }
+}
+
+/// Rows that linear layers read. They are quantised at most once for each rule, by the first int8 layer that asks.
+#[derive(Debug)]
+pub struct DeviceActivation {
+    pub(super) tensor: DeviceTensor,
+    pub(super) per_token: OnceLock<Int8Values>,
+    pub(super) official: OnceLock<Int8Values>,
+}
+
+impl DeviceActivation {
+    /// The place of the rows by a rule.
+    pub(super) fn quantised(&self, rule: Int8Rule) -> &OnceLock<Int8Values> {
+        match rule {
+            Int8Rule::PerToken => &self.per_token,
+            Int8Rule::Official => &self.official,
+        }
+    }
+}
+
+impl From<DeviceTensor> for DeviceActivation {
+    fn from(tensor: DeviceTensor) -> Self {
+        Self { tensor, per_token: OnceLock::new(), official: OnceLock::new() }
+    }
+}
