@@ -4,7 +4,8 @@
 //
 //   end_store       y as bf16, and if asked for the sums of y^2 over each row of a tile
 //   end_store_f32   y as f32, without any rounding
-//   end_quantise    gelu(y), rounded, as int8 with a scale for each row and 128 columns (the rule of quant_block_1x128)
+//   end_quantise    gelu(y), rounded, as int8 with a scale for each row and 128 columns (the rule of quant_block_1x128);
+//                   columns past the end are the zeros that fill a row of int8 up to a whole block
 //   end_add_gated   x = round(x + round(gate * y)), in place
 //
 // A team of threads ends a tile of 128 columns that lies in the registers of its warps as mma.sync and wgmma leave it:
@@ -280,7 +281,7 @@ TW_DEVICE void end_quantise(const P& p, const EndPlace& at, float (&y)[ROW_TILES
   // int8 through shared memory
   const Shared<uint16_t> pairs = dynamic_shared<uint16_t>(Team::staging(at), Team::ROWS * S8_PITCH / 2);
   const Global<float> scales = global(p.out_scales);
-  const int64_t blocks = p.columns / GEMM_TILE;
+  const int64_t blocks = (p.columns + GEMM_TILE - 1) / GEMM_TILE;
 #pragma unroll
   for (int i = 0; i < ROW_TILES; i++) {
 #pragma unroll
@@ -308,7 +309,7 @@ TW_DEVICE void end_quantise(const P& p, const EndPlace& at, float (&y)[ROW_TILES
   for (int row = at.thread / LANES, pass = 0; pass < Team::ROWS / PASS_ROWS; row += PASS_ROWS, pass++) {
     if (at.first_row + row >= p.rows) continue;
     const uint4 chunk = load_vector<uint4>(staged + (row * (S8_PITCH / 2) + lane * (CHUNK_BYTES / 2)));
-    store_vector(values + ((at.first_row + row) * p.columns + at.first_column + lane * CHUNK_BYTES), chunk);
+    store_vector(values + ((at.first_row + row) * blocks * GEMM_TILE + at.first_column + lane * CHUNK_BYTES), chunk);
   }
 }
 

@@ -10,13 +10,13 @@
 //   x            [rows, width]            bf16, row-major, 16-byte aligned, width a multiple of 8 and at most WIDTH_LIMIT
 //   scale, shift [groups, width]          f32; row r is of group r / rows_per_group. Affine: weight, bias [width]
 //   out          [rows, width]            bf16, or null
-//   values       [rows, width]            int8, or null; width then a multiple of 128
-//   scales       [rows, width / 128]      f32
+//   values       [rows, blocks * 128]     int8, zeros past the width, or null; blocks = ceil(width / 128)
+//   scales       [rows, blocks]           f32
 //
 //   tile    one row a CTA, which has a thread for every CHUNKS * 8 values; grid.x = rows
 //   thread  CHUNKS chunks of 8 values, a block's width apart, in registers from the load to the store
 //   order   a sum runs over a thread's values, then the lanes of a warp, then the warps: always the same one
-//   edge    a chunk past the row takes part in the sums and the shuffles with zeros, and stores nothing
+//   edge    a chunk past the row takes part in the sums and the shuffles with zeros, and stores nothing but the zeros of its block
 //
 // IEEE f32 with true divisions, and each product rounded before it is added: as the host twin (src/ops/norm.rs) but for
 // the order of the sums.
@@ -31,9 +31,9 @@
 
 constexpr int THREADS = 320;
 constexpr int CHUNKS = 2;
-constexpr int BLOCK = 128;
 constexpr int WIDTH_LIMIT = THREADS * CHUNKS * CHUNK;
 static_assert(WIDTH_LIMIT == 5120, "the launcher counts on it");
+static_assert(WARP * CHUNKS * CHUNK % BLOCK == 0, "threads for a row are threads for its last block");
 
 // Two values of the row: normed, scaled and shifted.
 TW_DEVICE uint32_t shifted(uint32_t pair, float mean, float inverse, bool is_modulation, float factor_low, float factor_high,
@@ -60,6 +60,7 @@ TW_KERNEL(norm_mod_quant, NormModQuantParams, THREADS, 4) {
   TW_SHARED(float, warp_squares, THREADS / WARP);
 
   const int width = static_cast<int>(p.width);  // at most WIDTH_LIMIT
+  const int64_t stored = row_blocks(p.width) * BLOCK;
   const int64_t row = blockIdx.x;
   const int64_t start = row * p.width;
   const int first = static_cast<int>(threadIdx.x) * CHUNK;
@@ -119,9 +120,10 @@ TW_KERNEL(norm_mod_quant, NormModQuantParams, THREADS, 4) {
     if (p.values != nullptr) {
       constexpr float LEVELS = 127;
       const float amax = max_over_lanes(amax_of(z, AMAX_FLOOR), BLOCK / CHUNK);
-      if (column < width) {
-        store_vector(values + (start + column), quantised(z, divide(LEVELS, amax)));
-        if (column % BLOCK == 0) scales[(start + column) / BLOCK] = divide(amax, LEVELS);
+      if (column < stored) {
+        const int64_t place = row * stored + column;
+        store_vector(values + place, quantised(z, divide(LEVELS, amax)));
+        if (column % BLOCK == 0) scales[place / BLOCK] = divide(amax, LEVELS);
       }
     }
   }

@@ -27,10 +27,10 @@ typedef uint16_t tw_f16;
 /** `quant_block.cu`: rows become int8, with a scale for each block. */
 typedef struct QuantBlockParams {
   const tw_bf16* x; /**< `[rows, width]`, on 16 bytes. */
-  int8_t* values;   /**< `[rows, width]`, on 8 bytes. */
-  float* scales;    /**< `[ceil(rows / block_rows), width / 128]`. */
+  int8_t* values;   /**< `[rows, blocks * 128]`, on 8 bytes: blocks are ceil(width / 128). */
+  float* scales;    /**< `[ceil(rows / block_rows), blocks]`. */
   int64_t rows;     /**< At least 1. */
-  int64_t width;    /**< A multiple of 128, at least 128. */
+  int64_t width;    /**< A multiple of 8, at least 8. */
 } QuantBlockParams;
 TW_LAYOUT(QuantBlockParams, 40, width, 32);
 
@@ -40,9 +40,9 @@ typedef struct NormModQuantParams {
   const float* factors;   /**< Modulation: scale `[groups, width]`; affine: weight `[width]`. On 16 bytes. */
   const float* offsets;   /**< Modulation: shift `[groups, width]`; affine: bias `[width]`. On 16 bytes. */
   tw_bf16* out;           /**< `[rows, width]`, on 16 bytes; may be null. */
-  int8_t* values;         /**< `[rows, width]`, on 8 bytes; may be null. */
-  float* scales;          /**< `[rows, width / 128]`; null with `values`. */
-  int64_t width;          /**< A multiple of 8, of 128 with `values`; at most 5120. */
+  int8_t* values;         /**< `[rows, blocks * 128]`, on 8 bytes; may be null. Blocks are ceil(width / 128). */
+  float* scales;          /**< `[rows, blocks]`; null with `values`. */
+  int64_t width;          /**< A multiple of 8, at most 5120. */
   int64_t rows_per_group; /**< At least 1; affine: at least all rows. */
   float eps;              /**< Added to the variance. */
   float padding;          /**< Zero columns that the variance counts. */
@@ -82,11 +82,11 @@ typedef struct GemmI8Params {
   tw_bf16* out_bf16;     /**< `[rows, columns]`, on 16 bytes: of a store; of a gated sum, added to. */
   float* out_f32;        /**< `[rows, columns]`, on 8 bytes: of a store in f32. */
   float* row_sums;       /**< `[rows, ceil(columns / 128)]`, sums of squares: of a store, or null. */
-  int8_t* out_values;    /**< `[rows, columns]`, on 16 bytes: of a quantised end. */
-  float* out_scales;     /**< `[rows, columns / 128]`: of a quantised end. */
+  int8_t* out_values;    /**< `[rows, ceil(columns / 128) * 128]`, on 16 bytes: of a quantised end. */
+  float* out_scales;     /**< `[rows, ceil(columns / 128)]`: of a quantised end. */
   const float* gate;     /**< `[ceil(rows / rows_per_gate), columns]`, on 16 bytes: of a gated sum. */
   int64_t rows;          /**< At least 1. */
-  int64_t columns;       /**< At least 1; a multiple of 128 for a quantised end. */
+  int64_t columns;       /**< At least 1. */
   int64_t depth;         /**< A multiple of 128, at least 128. */
   int64_t a_block_rows;  /**< 1 or 128. */
   int64_t rows_per_gate; /**< At least 1 in a gated sum. */

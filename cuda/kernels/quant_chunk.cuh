@@ -1,9 +1,15 @@
 // Eight bf16 values in a register quad, and what the quantisers do with them.
+//
+// Int8 rows are stored in whole blocks of 128 columns: a row of another width is followed by zeros up to the next block.
 #pragma once
 #include "ptx.cuh"
 
 constexpr int CHUNK = 8;             // values of one 16-byte load
+constexpr int BLOCK = 128;           // columns of a block, and rows of an official one
 constexpr float AMAX_FLOOR = 1e-8f;  // the largest magnitude of a block is never taken to be smaller
+
+// Blocks in a row of `width` values, the last one perhaps ragged.
+TW_DEVICE int64_t row_blocks(int64_t width) { return (width + BLOCK - 1) / BLOCK; }
 
 // The largest magnitude among eight values and `amax`; a NaN is passed over.
 TW_DEVICE float amax_of(uint4 chunk, float amax) {

@@ -49,7 +49,10 @@ struct Case {
 impl Case {
     /// Two samples with a prompt each.
     fn new() -> Self {
-        let config = DitConfig { layers: 2, ..tiny::dit_config(16) };
+        Self::of(DitConfig { layers: 2, ..tiny::dit_config(16) })
+    }
+
+    fn of(config: DitConfig) -> Self {
         let latents = normal(2 * config.in_dim * GRID.positions(), 5);
         let mut texts = normal(2 * config.text_len * config.text_dim, 6);
         for prompt in texts.chunks_mut(config.text_len * config.text_dim) {
@@ -108,6 +111,22 @@ fn int8_linears_are_nearer_to_the_float_network_than_those_of_the_host() {
         // a scale for 128 values of a row instead of one for 128 rows of them
         assert!(here < 0.03 && here < official, "{here}, the host's official blocks {official}");
     }
+}
+
+#[test]
+fn int8_linears_take_widths_whose_last_block_is_ragged() {
+    let Some(device) = emulator((8, 0)) else { return };
+    let case = Case::of(DitConfig { dim: 192, heads: 3, ffn_dim: 328, layers: 1, ..tiny::dit_config(16) });
+    let mut weights = case.config.initial(false, 12);
+    // a new head is zero, and so would be what is compared
+    let head = weights.get_mut("head.head.weight").unwrap().values_mut();
+    head.copy_from_slice(&normal(head.len(), 13));
+    let weights = weights.stored(|_| Dtype::F32);
+    let float = case.run(&HOST, &weights, options(Attention::Original));
+    let int8 = case.run(&device, &weights, DitOptions { quantise: true, ..options(Attention::Original) });
+    let distance = Distance::between(&int8, &float).relative_l2;
+    println!("relative L2 {distance} from the float network");
+    assert!((1e-5..0.03).contains(&distance), "{distance}");
 }
 
 #[test]

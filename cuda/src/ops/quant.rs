@@ -10,10 +10,16 @@
 //! saturates to 127, the largest negative one is exactly -128. [`Int8Rule::PerToken`] is ours for activations: one scale
 //! for each row and 128 columns and 127 levels, so that an outlier costs only its own row and nothing saturates.
 //!
+//! A width need not divide: a ragged last block covers the columns that exist, as a ragged block of rows does. Memory on
+//! the host, and a checkpoint, hold just those; a device's rows are padded with zeros to whole blocks ([`padded_rows`]),
+//! which change neither a maximum nor a sum.
+//!
 //! Sources: `turbodiffusion/ops/quant/quant.hpp`. All of it is IEEE `f32`, so every instruction set gives the same
 //! bytes; the official build divides approximately and may differ by one where a product lies on a tie.
 
 pub mod device;
+
+use std::borrow::Cow;
 
 use crate::host::Isa;
 use crate::host::par::{Shared, for_each_task};
@@ -25,6 +31,23 @@ pub const BLOCK: usize = 128;
 
 /// The largest magnitude of a block is never taken to be smaller than this.
 pub const AMAX_FLOOR: f32 = 1e-8;
+
+/// Columns of a device's int8 rows of `width` values: whole blocks.
+pub const fn padded(width: usize) -> usize {
+    width.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// Int8 rows of `width` values as a device holds them: `[rows, padded(width)]`, zeros past the end of each.
+pub fn padded_rows(values: &[i8], width: usize) -> Cow<'_, [i8]> {
+    if width.is_multiple_of(BLOCK) {
+        return Cow::Borrowed(values);
+    }
+    let mut rows = vec![0; values.len() / width * padded(width)];
+    for (to, from) in rows.chunks_exact_mut(padded(width)).zip(values.chunks_exact(width)) {
+        to[..width].copy_from_slice(from);
+    }
+    Cow::Owned(rows)
+}
 
 /// How floating-point rows become int8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -65,10 +88,10 @@ pub struct Int8Rows {
 }
 
 impl Int8Rows {
-    /// Quantises `x [rows, width]`. A ragged last block covers the rows that exist.
+    /// Quantises `x [rows, width]`. A ragged last block covers the rows, or the columns, that exist.
     ///
     /// # Errors
-    /// [`Error::Size`] when `width` is zero or no multiple of 128, [`Error::Length`] when `x` does not fit.
+    /// [`Error::Size`] when `width` is zero, [`Error::Length`] when `x` does not fit.
     pub fn quantise<E: Element>(rule: Int8Rule, x: &[E], rows: usize, width: usize) -> Result<Self, Error> {
         let mut result = Self { rule, ..Self::default() };
         result.fill(x, rows, width)?;
@@ -91,10 +114,10 @@ impl Int8Rows {
         isa.demand()?;
         check_width(width)?;
         Error::expect_len("input rows", x, rows * width)?;
-        let block_rows = self.rule.block_rows();
+        let (block_rows, blocks) = (self.rule.block_rows(), width.div_ceil(BLOCK));
         (self.rows, self.width) = (rows, width);
         self.values.resize(rows * width, 0);
-        self.scales.resize(rows.div_ceil(block_rows) * (width / BLOCK), 0.0);
+        self.scales.resize(rows.div_ceil(block_rows) * blocks, 0.0);
         let (values, scales) = (Shared::new(&mut self.values), Shared::new(&mut self.scales));
         // a task has the rows of one official block under either rule
         for_each_task(rows.div_ceil(BLOCK), |task| {
@@ -102,12 +125,8 @@ impl Int8Rows {
             let count = (rows - first).min(BLOCK);
             let scale_rows = first / block_rows..(first + count).div_ceil(block_rows);
             // SAFETY: every task has its own rows and the scales of their blocks.
-            let (values, scales) = unsafe {
-                (
-                    values.part(first * width, count * width),
-                    scales.part(scale_rows.start * (width / BLOCK), scale_rows.len() * (width / BLOCK)),
-                )
-            };
+            let (values, scales) =
+                unsafe { (values.part(first * width, count * width), scales.part(scale_rows.start * blocks, scale_rows.len() * blocks)) };
             let x = &x[first * width..(first + count) * width];
             vectorised::run(isa, Blocks { x, width, rule: self.rule, values, scales });
         });
@@ -121,7 +140,7 @@ impl Int8Rows {
     pub fn from_parts(rule: Int8Rule, rows: usize, width: usize, values: Vec<i8>, scales: Vec<f32>) -> Result<Self, Error> {
         check_width(width)?;
         Error::expect_len("int8 rows", &values, rows * width)?;
-        Error::expect_len("scales of the rows", &scales, rows.div_ceil(rule.block_rows()) * (width / BLOCK))?;
+        Error::expect_len("scales of the rows", &scales, rows.div_ceil(rule.block_rows()) * width.div_ceil(BLOCK))?;
         Ok(Self { rows, width, rule, values, scales })
     }
 
@@ -130,7 +149,7 @@ impl Int8Rows {
         self.rows
     }
 
-    /// Columns, a multiple of 128.
+    /// Columns.
     pub fn width(&self) -> usize {
         self.width
     }
@@ -145,14 +164,14 @@ impl Int8Rows {
         &self.values
     }
 
-    /// `[ceil(rows / rule.block_rows()), width / 128]`.
+    /// `[ceil(rows / rule.block_rows()), ceil(width / 128)]`.
     pub fn scales(&self) -> &[f32] {
         &self.scales
     }
 
-    /// Scales of one row, `[width / 128]`.
+    /// Scales of one row, `[ceil(width / 128)]`.
     pub fn scales_of(&self, row: usize) -> &[f32] {
-        let blocks = self.width / BLOCK;
+        let blocks = self.width.div_ceil(BLOCK);
         let start = row / self.rule.block_rows() * blocks;
         &self.scales[start..start + blocks]
     }
@@ -171,14 +190,14 @@ impl QuantizedWeight {
     /// Quantises a floating-point weight by the official rule.
     ///
     /// # Errors
-    /// [`Error::Size`] when `out` is zero or `input` is no multiple of 128, [`Error::Length`] when `weight` does not fit.
+    /// [`Error::Size`] when `out` or `input` is zero, [`Error::Length`] when `weight` does not fit.
     pub fn quantise<E: Element>(weight: &[E], out: usize, input: usize) -> Result<Self, Error> {
         check_out(out)?;
         let Int8Rows { values, scales, .. } = Int8Rows::quantise(Int8Rule::Official, weight, out, input)?;
         Ok(Self { out, input, values, scales })
     }
 
-    /// The tensors `int8_weight [out, input]` and `scale [ceil(out / 128), input / 128]` of a checkpoint.
+    /// The tensors `int8_weight [out, input]` and `scale [ceil(out / 128), ceil(input / 128)]` of a checkpoint.
     ///
     /// # Errors
     /// As [`QuantizedWeight::quantise`], and [`Error::Length`] when the scales do not fit.
@@ -186,7 +205,7 @@ impl QuantizedWeight {
         check_out(out)?;
         check_width(input)?;
         Error::expect_len("int8 weight", &values, out * input)?;
-        Error::expect_len("scales of the weight", &scales, out.div_ceil(BLOCK) * (input / BLOCK))?;
+        Error::expect_len("scales of the weight", &scales, out.div_ceil(BLOCK) * input.div_ceil(BLOCK))?;
         Ok(Self { out, input, values, scales })
     }
 
@@ -195,7 +214,7 @@ impl QuantizedWeight {
         self.out
     }
 
-    /// Input features, a multiple of 128.
+    /// Input features.
     pub fn input(&self) -> usize {
         self.input
     }
@@ -205,20 +224,20 @@ impl QuantizedWeight {
         &self.values
     }
 
-    /// `[ceil(out / 128), input / 128]`.
+    /// `[ceil(out / 128), ceil(input / 128)]`.
     pub fn scales(&self) -> &[f32] {
         &self.scales
     }
 }
 
-fn check_width(width: usize) -> Result<(), Error> {
-    if width == 0 || !width.is_multiple_of(BLOCK) {
-        return Err(Error::Size { what: "columns of an int8 operand", must: "a multiple of 128, at least 128", found: width });
+pub(crate) fn check_width(width: usize) -> Result<(), Error> {
+    if width == 0 {
+        return Err(Error::Size { what: "columns of an int8 operand", must: "at least 1", found: width });
     }
     Ok(())
 }
 
-fn check_out(out: usize) -> Result<(), Error> {
+pub(crate) fn check_out(out: usize) -> Result<(), Error> {
     if out == 0 {
         return Err(Error::Size { what: "rows of an int8 weight", must: "at least 1", found: out });
     }
@@ -242,9 +261,9 @@ impl<E: Element> Vectorised for Blocks<'_, E> {
         let (width, block_rows, levels) = (self.width, self.rule.block_rows(), self.rule.levels());
         let block_values = block_rows * width;
         let blocks = self.x.chunks(block_values).zip(self.values.chunks_mut(block_values));
-        for ((x, values), scales) in blocks.zip(self.scales.chunks_mut(width / BLOCK)) {
+        for ((x, values), scales) in blocks.zip(self.scales.chunks_mut(width.div_ceil(BLOCK))) {
             for (block, scale) in scales.iter_mut().enumerate() {
-                let columns = block * BLOCK..(block + 1) * BLOCK;
+                let columns = block * BLOCK..width.min((block + 1) * BLOCK);
                 let mut amax = [AMAX_FLOOR; LANES];
                 for row in x.chunks_exact(width) {
                     gather_amax(&widened(&row[columns.clone()]), &mut amax);
@@ -262,10 +281,15 @@ impl<E: Element> Vectorised for Blocks<'_, E> {
 /// Independent maxima, so that finding one is vector code.
 const LANES: usize = 16;
 
+/// A row of a block, zeros past a ragged end.
 #[inline(always)]
 fn widened<E: Element>(row: &[E]) -> [f32; BLOCK] {
     let mut wide = [0.0; BLOCK];
-    E::widen_row(row, &mut wide);
+    // whole blocks are told apart so that their length is a constant to the compiler
+    match <&[E; BLOCK]>::try_from(row) {
+        Ok(row) => E::widen_row(row, &mut wide),
+        Err(_) => E::widen_row(row, &mut wide[..row.len()]),
+    }
     wide
 }
 
@@ -283,7 +307,12 @@ fn gather_amax(row: &[f32; BLOCK], amax: &mut [f32; LANES]) {
 fn quantise_row(row: &[f32; BLOCK], factor: f32, values: &mut [i8]) {
     /// 1.5 * 2^23: the sum with it is rounded half to even to a whole number, which then stands in its low bits.
     const ROUND: f32 = 12_582_912.0;
-    for (value, x) in values.iter_mut().zip(row) {
+    let mut block = [0; BLOCK];
+    for (value, x) in block.iter_mut().zip(row) {
         *value = ((x * factor).clamp(-128.0, 127.0) + ROUND).to_bits() as i8;
+    }
+    match <&mut [i8; BLOCK]>::try_from(&mut *values) {
+        Ok(values) => *values = block,
+        Err(_) => values.copy_from_slice(&block[..values.len()]),
     }
 }

@@ -12,8 +12,22 @@ use turbowan_reference::quant::{Int8Matrix, int8_linear};
 
 use crate::{bits, input, on_threads};
 
-/// `rows, out, input`: one row, one column, ragged tiles, several row blocks, several depth blocks with a short last one.
-const SHAPES: [[usize; 3]; 6] = [[1, 1, 128], [13, 33, 256], [130, 40, 640], [7, 300, 1152], [257, 129, 384], [12, 32, 512]];
+/// `rows, out, input`: one row, one column, ragged tiles, several row blocks, several depth blocks with a short last one; then
+/// ragged last blocks of the sum, alone, after others and first of a depth block.
+const SHAPES: [[usize; 3]; 12] = [
+    [1, 1, 128],
+    [13, 33, 256],
+    [130, 40, 640],
+    [7, 300, 1152],
+    [257, 129, 384],
+    [12, 32, 512],
+    [5, 9, 1],
+    [1, 17, 63],
+    [130, 70, 64],
+    [13, 192, 192],
+    [6, 33, 515],
+    [14, 130, 576],
+];
 
 /// The outer sum has at most a dozen terms in `f32`.
 const OF_BLOCKS: f64 = 1e-6;
@@ -70,6 +84,23 @@ fn sums_are_exact_at_both_ends_of_the_range() {
         for kernel in Int8Kernel::available() {
             let got = run(kernel, &a, &weight, &Epilogue::PLAIN, &[]);
             Verdict::of(&got, &want, Bound::EXACT).demand(&format!("{kernel:?}"));
+        }
+    }
+}
+
+#[test]
+fn rows_of_another_batch_leave_nothing_in_a_ragged_sum() {
+    // every word of a longer product is at hand when the shorter ones are packed
+    let long = QuantizedWeight::from_parts(40, 512, vec![-128; 40 * 512], vec![1.0; 4]).unwrap();
+    let long_rows = Int8Rows::from_parts(Int8Rule::PerToken, 30, 512, vec![-128; 30 * 512], vec![1.0; 30 * 4]).unwrap();
+    for width in [1, 3, 6, 130, 261, 511] {
+        let weight = QuantizedWeight::quantise(&input(Kind::Plain, 40, width, 1), 40, width).unwrap();
+        let a = Int8Rows::quantise(Int8Rule::PerToken, &input(Kind::Plain, 30, width, 2), 30, width).unwrap();
+        let want = oracle(&a, &weight);
+        for kernel in Int8Kernel::available() {
+            run(kernel, &long_rows, &long, &Epilogue::PLAIN, &[]);
+            let got = run(kernel, &a, &weight, &Epilogue::PLAIN, &[]);
+            Verdict::of(&got, &want, Bound::relative_l2(OF_BLOCKS)).demand(&format!("{kernel:?}, width {width}"));
         }
     }
 }

@@ -1,15 +1,21 @@
 //! The quantisers, which must equal their oracle in every byte.
 
+use std::borrow::Cow;
+
 use half::bf16;
 use turbowan_cuda::Error;
 use turbowan_cuda::host::Isa;
-use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight, padded, padded_rows};
 use turbowan_reference::inputs::Kind;
 use turbowan_reference::quant::{Rule, quantise};
 
 use crate::{bits, input, on_threads};
 
 const RULES: [(Int8Rule, Rule); 2] = [(Int8Rule::Official, Rule::OFFICIAL), (Int8Rule::PerToken, Rule::PER_TOKEN)];
+
+/// Ragged blocks of rows, of columns and of both.
+const SHAPES: [(usize, usize); 12] =
+    [(1, 128), (127, 128), (128, 256), (129, 384), (150, 256), (300, 128), (1, 1), (130, 1), (129, 64), (3, 129), (131, 192), (2, 576)];
 
 fn quantised(isa: Isa, rule: Int8Rule, x: &[f32], rows: usize, width: usize) -> Int8Rows {
     let mut result = Int8Rows::quantise::<f32>(rule, &[], 0, width).unwrap();
@@ -21,7 +27,7 @@ fn quantised(isa: Isa, rule: Int8Rule, x: &[f32], rows: usize, width: usize) -> 
 fn every_byte_is_that_of_the_oracle() {
     for isa in Isa::available() {
         for (rule, oracle) in RULES {
-            for (rows, width) in [(1, 128), (127, 128), (128, 256), (129, 384), (150, 256), (300, 128)] {
+            for (rows, width) in SHAPES {
                 for kind in Kind::ALL {
                     let x = input(kind, rows, width, 1);
                     let got = quantised(isa, rule, &x, rows, width);
@@ -71,21 +77,35 @@ fn the_number_of_threads_does_not_change_a_byte() {
 
 #[test]
 fn a_weight_is_quantised_as_rows_are() {
-    let weight = input(Kind::Plain, 200, 256, 5);
-    let got = QuantizedWeight::quantise(&weight, 200, 256).unwrap();
-    let (values, scales) = quantise(&weight, 256, Rule::OFFICIAL);
-    assert_eq!((got.values(), got.scales()), (&values[..], &scales[..]));
-    assert_eq!(QuantizedWeight::from_parts(200, 256, values, scales).unwrap(), got);
+    for width in [256, 200] {
+        let weight = input(Kind::Plain, 200, width, 5);
+        let got = QuantizedWeight::quantise(&weight, 200, width).unwrap();
+        let (values, scales) = quantise(&weight, width, Rule::OFFICIAL);
+        assert_eq!((got.values(), got.scales()), (&values[..], &scales[..]));
+        assert_eq!(QuantizedWeight::from_parts(200, width, values, scales).unwrap(), got);
+    }
+}
+
+#[test]
+fn a_device_s_rows_are_the_same_with_zeros_up_to_whole_blocks() {
+    let values: Vec<i8> = (1..=6).collect();
+    let rows = padded_rows(&values, 3);
+    let row = |values: &[i8]| [values, &[0; 125]].concat();
+    assert_eq!(rows[..], [row(&values[..3]), row(&values[3..])].concat());
+    assert_eq!([0, 1, 128, 129, 576].map(padded), [0, 128, 128, 256, 640]);
+    let whole = vec![3; 256];
+    assert!(matches!(padded_rows(&whole, 128), Cow::Borrowed(rows) if rows == whole));
 }
 
 #[test]
 fn misfits_are_refused() {
     let x = vec![0.0f32; 1000];
-    for width in [0, 64, 100, 129, 192] {
-        let got = Int8Rows::quantise(Int8Rule::Official, &x[..width], 1, width);
-        assert!(matches!(got, Err(Error::Size { found, .. }) if found == width), "width {width}");
-        assert!(QuantizedWeight::quantise(&x[..width], 1, width).is_err());
-    }
+    assert!(matches!(Int8Rows::quantise(Int8Rule::Official, &x[..0], 1, 0), Err(Error::Size { found: 0, .. })));
+    assert!(matches!(QuantizedWeight::quantise(&x[..0], 1, 0), Err(Error::Size { found: 0, .. })));
+    assert!(matches!(Int8Rows::quantise(Int8Rule::Official, &x, 3, 192), Err(Error::Length { expected: 576, found: 1000, .. })));
+    assert!(QuantizedWeight::from_parts(129, 192, vec![0; 129 * 192], vec![0.0; 3]).is_err());
+    assert!(QuantizedWeight::from_parts(129, 192, vec![0; 129 * 256], vec![0.0; 4]).is_err());
+    assert!(Int8Rows::from_parts(Int8Rule::PerToken, 2, 192, vec![0; 2 * 192], vec![0.0; 2]).is_err());
     assert!(matches!(Int8Rows::quantise(Int8Rule::PerToken, &x, 1, 128), Err(Error::Length { expected: 128, found: 1000, .. })));
     assert!(matches!(QuantizedWeight::quantise::<f32>(&[], 0, 128), Err(Error::Size { .. })));
     assert!(QuantizedWeight::from_parts(129, 256, vec![0; 129 * 256], vec![0.0; 3]).is_err());

@@ -22,6 +22,7 @@ mod vae_norm;
 
 use turbowan_cuda::Error;
 use turbowan_cuda::device::{Chip, Device, EmulatorOptions, Limits};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, padded, padded_rows};
 
 /// The emulator in the first of its ways, and GPU 0 where there is one: what the tests of the runtime walk through.
 fn devices() -> Vec<Device> {
@@ -63,4 +64,11 @@ fn planned(capability: (u32, u32)) -> Device {
         driver: None,
         limits: Limits::of(capability),
     })
+}
+
+/// Int8 rows as a device holds them, once it is seen that each goes on with zeros to the end of its last block.
+fn int8_rows(rule: Int8Rule, rows: usize, width: usize, stored: &[i8], scales: Vec<f32>) -> Result<Int8Rows, Error> {
+    let values: Vec<i8> = stored.chunks(padded(width)).flat_map(|row| &row[..width]).copied().collect();
+    assert_eq!(padded_rows(&values, width)[..], *stored, "{rows} x {width}: what follows the rows");
+    Int8Rows::from_parts(rule, rows, width, values, scales)
 }

@@ -7,24 +7,25 @@ use safetensors::{Dtype, SafeTensors};
 use turbowan_cuda::Error;
 use turbowan_cuda::device::Device;
 use turbowan_cuda::ops::quant::device::QuantBlock;
-use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, padded};
 use turbowan_reference::inputs::{Kind, rows as input};
 
-use crate::{devices, devices_in_all_ways};
+use crate::{devices, devices_in_all_ways, int8_rows};
 
 const RULES: [Int8Rule; 2] = [Int8Rule::Official, Int8Rule::PerToken];
 
-/// One row, ragged blocks of rows in both directions, primes, several columns of blocks.
-const SHAPES: [[usize; 2]; 7] = [[1, 128], [5, 128], [127, 256], [128, 128], [129, 384], [257, 128], [150, 640]];
+/// One row, ragged blocks of rows in both directions, primes, several columns of blocks, ragged blocks of columns.
+const SHAPES: [[usize; 2]; 12] =
+    [[1, 128], [5, 128], [127, 256], [128, 128], [129, 384], [257, 128], [150, 640], [1, 8], [130, 64], [129, 192], [3, 576], [67, 136]];
 
 fn quantised(device: &Device, rule: Int8Rule, x: &[bf16], rows: usize, width: usize) -> Result<Int8Rows, Error> {
     let stream = device.stream()?;
     let quantiser = QuantBlock::load(device)?;
     let x = stream.upload(x)?;
-    let mut values = stream.allocate(rows * width)?;
-    let mut scales = stream.allocate(rows.div_ceil(rule.block_rows()) * (width / 128))?;
+    let mut values = stream.allocate(rows * padded(width))?;
+    let mut scales = stream.allocate(rows.div_ceil(rule.block_rows()) * width.div_ceil(128))?;
     quantiser.run(&stream, rule, x.view(), rows, width, values.view_mut(), scales.view_mut())?;
-    Int8Rows::from_parts(rule, rows, width, values.to_vec()?, scales.to_vec()?)
+    int8_rows(rule, rows, width, &values.to_vec()?, scales.to_vec()?)
 }
 
 /// Fails at the first byte that differs.
@@ -71,8 +72,11 @@ fn ties_ends_zeros_and_numbers_that_are_none_are_as_on_the_host() {
     for device in devices() {
         for (case, x) in cases.iter().enumerate() {
             for rule in RULES {
-                let want = Int8Rows::quantise(rule, x, 2, 128).unwrap();
-                demand_equal(&quantised(&device, rule, x, 2, 128).unwrap(), &want, &format!("{device:?} {rule:?} case {case}"));
+                for [rows, width] in [[2, 128], [4, 64]] {
+                    let want = Int8Rows::quantise(rule, x, rows, width).unwrap();
+                    let got = quantised(&device, rule, x, rows, width).unwrap();
+                    demand_equal(&got, &want, &format!("{device:?} {rule:?} {rows} x {width} case {case}"));
+                }
             }
         }
     }
@@ -93,7 +97,7 @@ fn a_second_run_gives_the_same_bytes() {
 fn misfits_are_refused_and_no_rows_are_no_work() {
     for device in devices() {
         let x = vec![bf16::ONE; 256];
-        assert!(matches!(quantised(&device, Int8Rule::Official, &x, 2, 64), Err(Error::Size { found: 64, .. })));
+        assert!(matches!(quantised(&device, Int8Rule::Official, &x[..120], 2, 60), Err(Error::Size { found: 60, .. })));
         assert!(matches!(quantised(&device, Int8Rule::Official, &x, 3, 128), Err(Error::Length { expected: 384, found: 256, .. })));
         assert_eq!(quantised(&device, Int8Rule::PerToken, &[], 0, 128).unwrap().rows(), 0);
     }

@@ -11,7 +11,7 @@ use turbowan_wan_model::tiny;
 
 use crate::atomic_file;
 use crate::cmd::flags::ModelPaths;
-use crate::cmd::generate::{attention_name, check_network, check_quantisable, check_rotary, sized};
+use crate::cmd::generate::{attention_name, check_network, check_rotary, sized};
 use crate::cmd::locate;
 use crate::cmd::verify::say;
 use crate::error::Error;
@@ -265,9 +265,6 @@ fn made_rows(args: &Eval, settings: &Settings, arithmetic: Vec<row::Arithmetic>)
     let mut rows = choices.rows();
     for row in &mut rows {
         if let Row::Made(Configuration { net: Net::Model, quant_linear, .. }) = row {
-            if *quant_linear && !dit.traits.quantised {
-                check_quantisable(&dit.config)?;
-            }
             *quant_linear |= dit.traits.quantised;
         }
     }

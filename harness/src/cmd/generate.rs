@@ -186,9 +186,6 @@ impl Draft {
             default_norm: flags.default_norm,
             models: self.models,
         };
-        if request.quant_linear && !dit.traits.quantised {
-            check_quantisable(&dit.config)?;
-        }
         Ok(request)
     }
 
@@ -385,15 +382,6 @@ pub(super) fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> 
         return Err(Error::flag("--num_frames", format!("{frames} is more than the {most} that the network knows positions for")));
     }
     Ok(())
-}
-
-pub(super) fn check_quantisable(config: &DitConfig) -> Result<(), Error> {
-    if config.dim.is_multiple_of(128) && config.ffn_dim.is_multiple_of(128) {
-        return Ok(());
-    }
-    let reason =
-        format!("int8 blocks are 128 wide; this transformer's widths {} and {} are no multiples of it", config.dim, config.ffn_dim);
-    Err(Error::flag("--quant_linear", reason))
 }
 
 impl AttentionChoice {

@@ -5,7 +5,7 @@ use turbowan_cuda::Rounding;
 use turbowan_cuda::ops::quant::{BLOCK, QuantizedWeight};
 
 use super::{Checkpoint, Dtype, Kind, TensorSource, TensorView};
-use crate::config::{DitConfig, TensorSpec};
+use crate::config::TensorSpec;
 use crate::dit::DitTraits;
 use crate::{Error, Result};
 
@@ -80,15 +80,14 @@ impl Conversion {
     /// loading with `quantise` in bf16.
     ///
     /// # Errors
-    /// [`Error::Misfits`] for a checkpoint that is no whole network, [`Error::Setting`] for widths that int8 blocks do not
-    /// divide, [`Error::NotFinite`] for a value that the format does not hold.
+    /// [`Error::Misfits`] for a checkpoint that is no whole network, [`Error::NotFinite`] for a value that the format does
+    /// not hold.
     pub fn convert(self, checkpoint: &Checkpoint) -> Result<Vec<Converted>> {
         let specs = match checkpoint.kind(None)? {
             Kind::Dit { config, traits, .. } => {
                 let specs = config.tensors(traits);
                 checkpoint.check(&specs, |_| false)?;
                 if self.int8 {
-                    divided(&config)?;
                     return self.tensors(checkpoint, &config.tensors(DitTraits { quantised: true, ..traits }));
                 }
                 specs
@@ -147,29 +146,30 @@ fn quantised(layer: &str, shape: &[usize], weight: TensorView<'_>) -> Result<[Co
     let scales = Floats::F32.bytes(quantised.scales());
     Ok([
         Converted { name: format!("{layer}.int8_weight"), dtype: Dtype::I8, shape: shape.to_vec(), bytes },
-        Converted { name: format!("{layer}.scale"), dtype: Dtype::F32, shape: vec![out.div_ceil(BLOCK), input / BLOCK], bytes: scales },
+        Converted {
+            name: format!("{layer}.scale"),
+            dtype: Dtype::F32,
+            shape: vec![out.div_ceil(BLOCK), input.div_ceil(BLOCK)],
+            bytes: scales,
+        },
     ])
-}
-
-fn divided(config: &DitConfig) -> Result<()> {
-    if config.dim.is_multiple_of(BLOCK) && config.ffn_dim.is_multiple_of(BLOCK) {
-        return Ok(());
-    }
-    let found = format!("{} and {}", config.dim, config.ffn_dim);
-    Err(Error::Setting { what: "widths of the blocks", found, must: format!("multiples of {BLOCK}, the side of an int8 block") })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::checkpoint::write_safetensors;
-    use crate::tiny::{Part, Set};
+    use crate::tiny::{Part, Set, Weights};
 
     fn written(tensors: &[Converted]) -> Checkpoint {
+        Checkpoint::from_vec("converted", bytes_of(tensors)).unwrap()
+    }
+
+    fn bytes_of(tensors: &[Converted]) -> Vec<u8> {
         let views: Vec<_> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.view())).collect();
         let mut bytes = Vec::new();
         write_safetensors(&mut bytes, &views, &std::collections::BTreeMap::new()).unwrap();
-        Checkpoint::from_vec("converted", bytes).unwrap()
+        bytes
     }
 
     #[test]
@@ -195,6 +195,27 @@ mod tests {
         assert!(bias(&quantised).iter().zip(bias(&first)).all(|(got, want)| (got - want).abs() <= want.abs() / 2048.0));
         assert_eq!(quantised.dtype("blocks.0.self_attn.attn_op.local_attn.proj_l.weight"), Some(Dtype::F32));
         assert_eq!(conversion.convert(&quantised).unwrap(), tensors);
+    }
+
+    #[test]
+    fn the_embedded_transformer_becomes_an_embedded_int8_one() {
+        let first = Set::embedded().open(Part::TextToVideo).unwrap();
+        let tensors = Conversion { int8: true, floats: Floats::F16 }.convert(&first).unwrap();
+        let set = Set::random(1).with(Part::TextToVideo, Box::leak(bytes_of(&tensors).into_boxed_slice()));
+        assert!(matches!(set.weights(Part::TextToVideo), Weights::Trained { .. }));
+        let embedded = set.open(Part::TextToVideo).unwrap();
+        let (Kind::Dit { config: before, .. }, Kind::Dit { config, traits, .. }) =
+            (first.kind(None).unwrap(), embedded.kind(Some(3)).unwrap())
+        else {
+            panic!("no transformer")
+        };
+        assert!(!before.dim.is_multiple_of(BLOCK) && traits.quantised);
+        assert_eq!((config.dim, config.ffn_dim, config.layers), (before.dim, before.ffn_dim, before.layers));
+        // widths that blocks do not divide: a ragged block has a scale of its own
+        let blocks = |width: usize| width.div_ceil(BLOCK);
+        assert_eq!(embedded.shape("blocks.0.ffn.0.int8_weight"), Some(&[config.ffn_dim, config.dim][..]));
+        assert_eq!(embedded.shape("blocks.0.ffn.0.scale"), Some(&[blocks(config.ffn_dim), blocks(config.dim)][..]));
+        embedded.check(&config.tensors(traits), |_| false).unwrap();
     }
 
     #[test]

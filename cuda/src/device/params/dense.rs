@@ -12,13 +12,13 @@ use crate::device::Params;
 pub struct QuantBlockParams {
     /// `[rows, width]`, on 16 bytes.
     pub x: *const tw_bf16,
-    /// `[rows, width]`, on 8 bytes.
+    /// `[rows, blocks * 128]`, on 8 bytes: blocks are ceil(width / 128).
     pub values: *mut i8,
-    /// `[ceil(rows / block_rows), width / 128]`.
+    /// `[ceil(rows / block_rows), blocks]`.
     pub scales: *mut f32,
     /// At least 1.
     pub rows: i64,
-    /// A multiple of 128, at least 128.
+    /// A multiple of 8, at least 8.
     pub width: i64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
@@ -43,11 +43,11 @@ pub struct NormModQuantParams {
     pub offsets: *const f32,
     /// `[rows, width]`, on 16 bytes; may be null.
     pub out: *mut tw_bf16,
-    /// `[rows, width]`, on 8 bytes; may be null.
+    /// `[rows, blocks * 128]`, on 8 bytes; may be null. Blocks are ceil(width / 128).
     pub values: *mut i8,
-    /// `[rows, width / 128]`; null with `values`.
+    /// `[rows, blocks]`; null with `values`.
     pub scales: *mut f32,
-    /// A multiple of 8, of 128 with `values`; at most 5120.
+    /// A multiple of 8, at most 5120.
     pub width: i64,
     /// At least 1; affine: at least all rows.
     pub rows_per_group: i64,
@@ -155,15 +155,15 @@ pub struct GemmI8Params {
     pub out_f32: *mut f32,
     /// `[rows, ceil(columns / 128)]`, sums of squares: of a store, or null.
     pub row_sums: *mut f32,
-    /// `[rows, columns]`, on 16 bytes: of a quantised end.
+    /// `[rows, ceil(columns / 128) * 128]`, on 16 bytes: of a quantised end.
     pub out_values: *mut i8,
-    /// `[rows, columns / 128]`: of a quantised end.
+    /// `[rows, ceil(columns / 128)]`: of a quantised end.
     pub out_scales: *mut f32,
     /// `[ceil(rows / rows_per_gate), columns]`, on 16 bytes: of a gated sum.
     pub gate: *const f32,
     /// At least 1.
     pub rows: i64,
-    /// At least 1; a multiple of 128 for a quantised end.
+    /// At least 1.
     pub columns: i64,
     /// A multiple of 128, at least 128.
     pub depth: i64,

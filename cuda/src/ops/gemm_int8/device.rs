@@ -10,7 +10,7 @@ use crate::device::params::{GemmI8Params, GemmI8WgmmaParams};
 use crate::device::{Device, Kernel, KernelFile, Launch, Limits, OpKernel, Operand, Params, Stream, View, ViewMut};
 use crate::kernels;
 use crate::ops::gemm::{Family, wgmma};
-use crate::ops::quant::{BLOCK, Int8Rule};
+use crate::ops::quant::{BLOCK, Int8Rule, check_out, check_width, padded};
 
 /// Threads of a block on mma.sync.
 const THREADS: u32 = 256;
@@ -88,16 +88,16 @@ pub struct DeviceRows<'a> {
 }
 
 impl<'a> DeviceRows<'a> {
-    /// `values [rows, width]` with `scales [ceil(rows / rule.block_rows()), width / 128]`.
+    /// `values [rows, padded(width)]`, zeros past `width` ([`padded`]), with `scales [ceil(rows / rule.block_rows()),
+    /// ceil(width / 128)]`. The zeros are the caller's promise: the quantisers write them, and
+    /// [`crate::ops::quant::padded_rows`] makes them.
     ///
     /// # Errors
-    /// [`Error::Size`] when `width` is zero or no multiple of 128, [`Error::Length`] when values or scales do not fit.
+    /// [`Error::Size`] when `width` is zero, [`Error::Length`] when values or scales do not fit.
     pub fn new(rule: Int8Rule, rows: usize, width: usize, values: View<'a, i8>, scales: View<'a, f32>) -> Result<Self, Error> {
-        if width == 0 || !width.is_multiple_of(BLOCK) {
-            return Err(Error::Size { what: "columns of an int8 operand", must: "a multiple of 128, at least 128", found: width });
-        }
-        expect_len("int8 rows", values.len(), rows.saturating_mul(width))?;
-        expect_len("scales of the rows", scales.len(), rows.div_ceil(rule.block_rows()).saturating_mul(width / BLOCK))?;
+        check_width(width)?;
+        expect_len("int8 rows", values.len(), rows.saturating_mul(padded(width)))?;
+        expect_len("scales of the rows", scales.len(), rows.div_ceil(rule.block_rows()).saturating_mul(width.div_ceil(BLOCK)))?;
         Ok(Self { values, scales, rule, rows, width })
     }
 }
@@ -107,14 +107,12 @@ impl<'a> DeviceRows<'a> {
 pub struct DeviceWeight<'a>(DeviceRows<'a>);
 
 impl<'a> DeviceWeight<'a> {
-    /// `values [out, input]` with `scales [ceil(out / 128), input / 128]`.
+    /// `values [out, padded(input)]`, zeros past `input`, with `scales [ceil(out / 128), ceil(input / 128)]`.
     ///
     /// # Errors
     /// As [`DeviceRows::new`], and [`Error::Size`] when `out` is zero.
     pub fn new(out: usize, input: usize, values: View<'a, i8>, scales: View<'a, f32>) -> Result<Self, Error> {
-        if out == 0 {
-            return Err(Error::Size { what: "rows of an int8 weight", must: "at least 1", found: 0 });
-        }
+        check_out(out)?;
         DeviceRows::new(Int8Rule::Official, out, input, values, scales).map(Self)
     }
 }
@@ -212,11 +210,11 @@ impl GemmInt8 {
         call.run(self, stream, End::StoreF32)
     }
 
-    /// Queues `gelu(a . w^T + bias)`, the tanh form, quantised by [`Int8Rule::PerToken`] to `values [rows, n]` and
-    /// `scales [rows, n / 128]`: the rows of the next product.
+    /// Queues `gelu(a . w^T + bias)`, the tanh form, quantised by [`Int8Rule::PerToken`] to `values [rows, padded(n)]`,
+    /// zeros past `n`, and `scales [rows, ceil(n / 128)]`: the rows of the next product.
     ///
     /// # Errors
-    /// As [`GemmInt8::store`], and [`Error::Size`] when `n` is no multiple of 128.
+    /// As [`GemmInt8::store`].
     pub fn gelu_quantise(
         &self,
         stream: &Stream,
@@ -228,11 +226,8 @@ impl GemmInt8 {
     ) -> Result<(), Error> {
         let mut call = Call::new(a, w, bias)?;
         let (rows, n) = call.shape();
-        if !n.is_multiple_of(BLOCK) {
-            return Err(Error::Size { what: "columns of a quantised product", must: "a multiple of 128", found: n });
-        }
-        expect_len("int8 output", values.len(), rows.saturating_mul(n))?;
-        expect_len("scales of the output", scales.len(), rows.saturating_mul(n / BLOCK))?;
+        expect_len("int8 output", values.len(), rows.saturating_mul(padded(n)))?;
+        expect_len("scales of the output", scales.len(), rows.saturating_mul(n.div_ceil(BLOCK)))?;
         call.params.out_values = values.address();
         call.params.out_scales = scales.address();
         call.operands.push(values.writes("int8 output").aligned(16));
@@ -317,7 +312,7 @@ impl<'a> Call<'a> {
             gate: std::ptr::null(),
             rows: a.rows as i64,
             columns: w.rows as i64,
-            depth: a.width as i64,
+            depth: padded(a.width) as i64,
             a_block_rows: a.rule.block_rows() as i64,
             rows_per_gate: 1,
         };

@@ -1,7 +1,7 @@
 //! The int8 product of a linear layer: weight and activation in int8 with block scales (W8A8).
 //!
 //! ```text
-//! y[r, j]   = sum_b a_scale[r, b] * w_scale[j, b] * ( sum_{k in b} a[r, k] * w[j, k] )      b: 128 consecutive k
+//! y[r, j]   = sum_b a_scale[r, b] * w_scale[j, b] * ( sum_{k in b} a[r, k] * w[j, k] )      b: 128 consecutive k, or the last fewer
 //! out[r, j] = end( round(y[r, j]) + bias[j] )
 //! ```
 //!
@@ -59,21 +59,33 @@ struct Int8<'a> {
 impl Int8<'_> {
     /// Blocks of the sum in depth block `block`.
     fn blocks(&self, block: usize) -> usize {
-        (self.weight.input() / BLOCK - block * DEPTH_BLOCKS).min(DEPTH_BLOCKS)
+        (self.weight.blocks() - block * DEPTH_BLOCKS).min(DEPTH_BLOCKS)
     }
 
-    /// Values of a row as the kernel's words.
+    /// Values of a row as the kernel's words. Past the row's end a word may hold anything, for the weight is zero there.
     fn words(&self, from: &[i8], to: &mut [u32]) {
         if self.weight.kernel().is_vnni() {
-            for (to, quad) in to.iter_mut().zip(from.as_chunks::<4>().0) {
-                *to = u32::from_le_bytes(quad.map(i8::cast_unsigned)) ^ 0x8080_8080;
-            }
+            each_group(from, to, |quad: [i8; 4]| u32::from_le_bytes(quad.map(i8::cast_unsigned)) ^ 0x8080_8080);
         } else {
-            for (to, pair) in to.iter_mut().zip(from.as_chunks::<2>().0) {
+            each_group(from, to, |pair: [i8; 2]| {
                 let [low, high] = pair.map(|value| u32::from(i16::from(value).cast_unsigned()));
-                *to = low | high << 16;
-            }
+                low | high << 16
+            });
         }
+    }
+}
+
+/// `to` of every group of `from`, a last shorter one filled up with zeros.
+#[inline(always)]
+fn each_group<const GROUP: usize>(from: &[i8], to: &mut [u32], word: impl Fn([i8; GROUP]) -> u32) {
+    let (groups, rest) = from.as_chunks::<GROUP>();
+    for (to, group) in to.iter_mut().zip(groups) {
+        *to = word(*group);
+    }
+    if !rest.is_empty() {
+        let mut last = [0; GROUP];
+        last[..rest.len()].copy_from_slice(rest);
+        to[groups.len()] = word(last);
     }
 }
 
@@ -83,7 +95,7 @@ impl Product for Int8<'_> {
     }
 
     fn depth_blocks(&self) -> usize {
-        (self.weight.input() / BLOCK).div_ceil(DEPTH_BLOCKS)
+        self.weight.blocks().div_ceil(DEPTH_BLOCKS)
     }
 
     fn row_words(&self, block: usize) -> usize {
@@ -95,12 +107,14 @@ impl Product for Int8<'_> {
         /// Words of the widest group of rows: pairs.
         const STRIP: usize = DEPTH_BLOCKS * BLOCK / 2;
         let (blocks, depth) = (self.blocks(block), self.blocks(block) * self.weight.kernel().block_words());
+        let (width, start) = (self.rows.width(), block * DEPTH_BLOCKS * BLOCK);
+        let columns = start..width.min(start + blocks * BLOCK);
         let mut strip = [0u32; 4 * STRIP];
         for group in (0..rows).step_by(4) {
             let count = (rows - group).min(4);
             for (row, strip) in strip.chunks_mut(STRIP).take(count).enumerate() {
-                let from = (first + group + row) * self.rows.width() + block * DEPTH_BLOCKS * BLOCK;
-                self.words(&self.rows.values()[from..from + blocks * BLOCK], strip);
+                let values = &self.rows.values()[(first + group + row) * width..][..width];
+                self.words(&values[columns.clone()], strip);
             }
             interleave(&strip, STRIP, count, depth, &mut words[group..], rows);
         }

@@ -7,7 +7,7 @@ use crate::Error;
 use crate::device::params::NormModQuantParams;
 use crate::device::{Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
 use crate::kernels;
-use crate::ops::quant::BLOCK;
+use crate::ops::quant::{BLOCK, padded};
 
 /// Channels of the widest row.
 pub const WIDTH_LIMIT: usize = 5120;
@@ -47,18 +47,18 @@ pub enum NormedRows<'a> {
     Bf16(ViewMut<'a, bf16>),
     /// One scale for 128 values of a row, as [`crate::ops::quant::Int8Rule::PerToken`] has them.
     Int8 {
-        /// `[rows, width]`.
+        /// `[rows, padded(width)]`, zeros past the width ([`padded`]).
         values: ViewMut<'a, i8>,
-        /// `[rows, width / 128]`.
+        /// `[rows, ceil(width / 128)]`.
         scales: ViewMut<'a, f32>,
     },
     /// Both.
     Both {
         /// `[rows, width]`, before it is quantised.
         rows: ViewMut<'a, bf16>,
-        /// `[rows, width]`.
+        /// `[rows, padded(width)]`, zeros past the width.
         values: ViewMut<'a, i8>,
-        /// `[rows, width / 128]`.
+        /// `[rows, ceil(width / 128)]`.
         scales: ViewMut<'a, f32>,
     },
 }
@@ -82,7 +82,7 @@ impl NormModQuant {
     /// Queues the norm of `x [rows, width]` by `rule` with `eps`. No rows are no work.
     ///
     /// # Errors
-    /// [`Error::Size`] when `width` is no multiple of 8 (of 128 for int8 rows) or past [`WIDTH_LIMIT`], or a group has no
+    /// [`Error::Size`] when `width` is no multiple of 8 or past [`WIDTH_LIMIT`], or a group has no
     /// rows; [`Error::Length`] when an operand does not fit, and as [`Kernel::launch`].
     #[allow(clippy::too_many_arguments, reason = "a stream, a rule, and one operand with its shape")]
     pub fn run(
@@ -95,7 +95,7 @@ impl NormModQuant {
         then: Then<'_>,
         out: NormedRows<'_>,
     ) -> Result<(), Error> {
-        check_width(width, 8)?;
+        check_width(width)?;
         let rows = x.len() / width;
         expect("layer norm input", x.len(), rows.saturating_mul(width))?;
         let (is_modulation, factors, offsets, rows_per_group) = match then {
@@ -119,9 +119,8 @@ impl NormModQuant {
             expect("layer norm output", out.len(), x.len())?;
         }
         if let Some((values, scales)) = &int8 {
-            check_width(width, BLOCK)?;
-            expect("int8 rows", values.len(), x.len())?;
-            expect("scales of the rows", scales.len(), rows * (width / BLOCK))?;
+            expect("int8 rows", values.len(), rows * padded(width))?;
+            expect("scales of the rows", scales.len(), rows * width.div_ceil(BLOCK))?;
         }
         if rows == 0 {
             return Ok(());
@@ -162,13 +161,12 @@ pub(crate) fn row_launch(rows: usize, width: usize) -> Result<Launch, Error> {
 }
 
 /// Refuses a row that the kernels of whole rows cannot take.
-pub(crate) fn check_width(width: usize, multiple: usize) -> Result<(), Error> {
+pub(crate) fn check_width(width: usize) -> Result<(), Error> {
     if width == 0 || width > WIDTH_LIMIT {
         return Err(Error::Size { what: "width of a normed row", must: "from 8 to 5120", found: width });
     }
-    if !width.is_multiple_of(multiple) {
-        let must = if multiple == BLOCK { "a multiple of 128" } else { "a multiple of 8" };
-        return Err(Error::Size { what: "width of a normed row", must, found: width });
+    if !width.is_multiple_of(8) {
+        return Err(Error::Size { what: "width of a normed row", must: "a multiple of 8", found: width });
     }
     Ok(())
 }
@@ -191,8 +189,8 @@ mod tests {
 
     #[test]
     fn rows_that_no_block_can_hold_are_refused() {
-        for (width, multiple) in [(0, 8), (12, 8), (5128, 8), (usize::MAX, 8), (200, BLOCK)] {
-            assert!(check_width(width, multiple).is_err(), "{width}");
+        for width in [0, 12, 5128, usize::MAX] {
+            assert!(check_width(width).is_err(), "{width}");
         }
         assert!(row_launch(1 << 31, 8).is_err());
     }

@@ -2,11 +2,14 @@
 
 use half::bf16;
 
-use super::{BLOCK, Int8Rule, check_width};
+use super::{BLOCK, Int8Rule, check_width, padded};
 use crate::Error;
 use crate::device::params::QuantBlockParams;
 use crate::device::{Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
 use crate::kernels;
+
+/// Values of one load.
+const CHUNK: usize = 8;
 
 /// Threads of a block, in both kernels.
 const THREADS: u32 = 256;
@@ -40,11 +43,12 @@ impl QuantBlock {
         Ok(Self { official: official?, per_token: per_token? })
     }
 
-    /// Queues the quantisation of `x [rows, width]` to `values [rows, width]` and
-    /// `scales [ceil(rows / rule.block_rows()), width / 128]`, the bytes that [`super::Int8Rows`] has. No rows are no work.
+    /// Queues the quantisation of `x [rows, width]` to `values [rows, padded(width)]` and
+    /// `scales [ceil(rows / rule.block_rows()), ceil(width / 128)]`: the bytes that [`super::Int8Rows`] has, zeros past the
+    /// width. No rows are no work.
     ///
     /// # Errors
-    /// [`Error::Size`] when `width` is zero or no multiple of 128, [`Error::Length`] when an operand does not fit, and as
+    /// [`Error::Size`] when `width` is zero or no multiple of 8, which the rows of `x` begin at, [`Error::Length`] when an operand does not fit, and as
     /// [`Kernel::launch`].
     #[allow(clippy::too_many_arguments, reason = "a stream, a rule, and one operand with its shape")]
     pub fn run(
@@ -58,11 +62,13 @@ impl QuantBlock {
         mut scales: ViewMut<'_, f32>,
     ) -> Result<(), Error> {
         check_width(width)?;
-        let expected = rows.saturating_mul(width);
+        if !width.is_multiple_of(CHUNK) {
+            return Err(Error::Size { what: "columns of rows that become int8", must: "a multiple of 8", found: width });
+        }
         for (what, found, expected) in [
-            ("input rows", x.len(), expected),
-            ("int8 rows", values.len(), expected),
-            ("scales of the rows", scales.len(), rows.div_ceil(rule.block_rows()).saturating_mul(width / BLOCK)),
+            ("input rows", x.len(), rows.saturating_mul(width)),
+            ("int8 rows", values.len(), rows.saturating_mul(padded(width))),
+            ("scales of the rows", scales.len(), rows.div_ceil(rule.block_rows()).saturating_mul(width.div_ceil(BLOCK))),
         ] {
             if found != expected {
                 return Err(Error::Length { what, expected, found });
@@ -84,7 +90,7 @@ impl QuantBlock {
 
 /// The launch for `rows x width` values: a thread block has one block of 128 x 128, or 64 of 1 x 128.
 fn grid(rule: Int8Rule, rows: usize, width: usize) -> Result<Launch, Error> {
-    let columns = width / BLOCK;
+    let columns = width.div_ceil(BLOCK);
     let blocks = match rule {
         Int8Rule::Official => rows.div_ceil(BLOCK).saturating_mul(columns),
         Int8Rule::PerToken => rows.saturating_mul(columns).div_ceil(ROW_BLOCKS_PER_CTA),
@@ -102,6 +108,8 @@ mod tests {
             (1, 128, 1, 1),
             (128, 128, 1, 2),
             (129, 256, 4, 5),
+            (129, 8, 2, 3),
+            (129, 192, 4, 5),
             (32_760, 1536, 256 * 12, 6143),
             // values past 2^31 and past 2^32
             (75_600, 5120 * 8, 591 * 320, 378_000),

@@ -143,7 +143,7 @@ impl RmsRope {
     ) -> Result<(), Error> {
         let HeadRows { values, tokens, heads, head_dim, stride } = x;
         let width = heads.saturating_mul(head_dim);
-        check_width(width, 8)?;
+        check_width(width)?;
         if !head_dim.is_multiple_of(8) {
             return Err(Error::Size { what: "head dim", must: "a multiple of 8", found: head_dim });
         }

@@ -6,7 +6,7 @@ use half::bf16;
 use turbowan_cuda::device::{Buffer, Stream};
 use turbowan_cuda::ops::gemm::device::{DeviceMatrix, GemmBf16};
 use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, DeviceWeight, GemmInt8};
-use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight};
+use turbowan_cuda::ops::quant::{Int8Rows, Int8Rule, QuantizedWeight, padded_rows};
 use turbowan_reference::inputs::normal;
 use turbowan_reference::metrics::Bound;
 use turbowan_reference::quant::BLOCK;
@@ -80,7 +80,7 @@ impl Int8 {
         let a = Int8Rows::quantise(Int8Rule::Official, &normal(rows * input, 1), rows, input)?;
         let w = QuantizedWeight::quantise(&normal(out * input, 2), out, input)?;
         let both = |values: &[i8], scales: &[f32]| -> Result<Vec<_>, Error> {
-            Ok(copies(stream, values, slots)?.into_iter().zip(copies(stream, scales, slots)?).collect())
+            Ok(copies(stream, &padded_rows(values, input), slots)?.into_iter().zip(copies(stream, scales, slots)?).collect())
         };
         Ok(Self {
             shape: *shape,

@@ -10,8 +10,8 @@ use turbowan_cuda::ops::elementwise::device::ResidualGate;
 use turbowan_cuda::ops::norm::channel::ChannelNorm;
 use turbowan_cuda::ops::norm::device::{NormModQuant, NormedRows, Then};
 use turbowan_cuda::ops::norm::{ChannelNormThen, LayerNormRule, RmsRule};
-use turbowan_cuda::ops::quant::Int8Rule;
 use turbowan_cuda::ops::quant::device::QuantBlock;
+use turbowan_cuda::ops::quant::{Int8Rule, padded};
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope, RopeTurns};
 use turbowan_reference as truth;
 use turbowan_reference::inputs::normal;
@@ -46,8 +46,8 @@ impl Quantised {
             stream: stream.clone(),
             kernel: QuantBlock::load(stream.device())?,
             x: copies(stream, &to_bf16(&normal(rows * width, 1)), slots)?,
-            values: room(stream, rows * width, slots)?,
-            scales: room(stream, rows.div_ceil(rule.block_rows()) * (width / BLOCK), slots)?,
+            values: room(stream, rows * padded(width), slots)?,
+            scales: room(stream, rows.div_ceil(rule.block_rows()) * width.div_ceil(BLOCK), slots)?,
             turn: Turn::default(),
         })
     }
@@ -65,6 +65,8 @@ impl Work for Quantised {
     fn check(&mut self, rows: usize, bound: Bound) -> Result<Check, Error> {
         let slot = self.turn.last;
         let (x, values, scales) = (to_f32(&self.x[slot].to_vec()?), self.values[slot].to_vec()?, self.scales[slot].to_vec()?);
+        let Rows { rows: all, width } = self.shape;
+        let values: Vec<i8> = (0..all).flat_map(|row| &values[row * padded(width)..][..width]).copied().collect();
         Ok(check_quantised(&x, self.shape, self.rule, &values, &scales, rows, bound))
     }
 }
@@ -95,7 +97,7 @@ impl LayerNorms {
             shift: stream.upload(&tables[0])?,
             scale: stream.upload(&tables[1])?,
             tables,
-            values: room(stream, rows * width, slots)?,
+            values: room(stream, rows * padded(width), slots)?,
             scales: room(stream, rows * width.div_ceil(BLOCK), slots)?,
             turn: Turn::default(),
         })
@@ -119,8 +121,8 @@ impl Work for LayerNorms {
         let [shift, scale] = &self.tables;
         let want = truth::norm::layer_norm_modulate(&x, width, false, EPS.into(), (shift, scale, all));
         let (values, scales) = (self.values[slot].to_vec()?, self.scales[slot].to_vec()?);
-        let blocks = width / BLOCK;
-        let got = rows.iter().flat_map(|row| (0..width).map(move |column| (row * width + column, row * blocks + column / BLOCK)));
+        let (blocks, stored) = (width.div_ceil(BLOCK), padded(width));
+        let got = rows.iter().flat_map(|row| (0..width).map(move |column| (row * stored + column, row * blocks + column / BLOCK)));
         let got: Vec<f32> = got.map(|(value, scale)| f32::from(values[value]) * scales[scale]).collect();
         Ok(Check::of(&got, &want, bound, "the f64 norm, beside int8 values times their scales"))
     }

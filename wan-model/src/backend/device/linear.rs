@@ -9,7 +9,7 @@ use turbowan_cuda::ops::gemm::device::{DeviceMatrix, GemmBf16};
 use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, DeviceWeight, GemmInt8};
 use turbowan_cuda::ops::linear_f32::{LinearF32, ProductShape};
 use turbowan_cuda::ops::quant::device::QuantBlock;
-use turbowan_cuda::ops::quant::{BLOCK, Int8Rule};
+use turbowan_cuda::ops::quant::{BLOCK, Int8Rule, padded, padded_rows};
 
 use super::tensor::{DeviceActivation, DeviceTensor, Int8Values, Values};
 use crate::Result;
@@ -31,7 +31,7 @@ enum Weight {
     Int8(Int8Weight),
 }
 
-/// `values [out, input]` with `scales [ceil(out / 128), input / 128]`; rows for it are quantised by `rule`.
+/// `values [out, padded(input)]` with `scales [ceil(out / 128), ceil(input / 128)]`; rows for it are quantised by `rule`.
 #[derive(Debug)]
 struct Int8Weight {
     values: Buffer<i8>,
@@ -93,7 +93,7 @@ impl Products {
             LinearParameters::Int8 { weight, scale, .. } => {
                 let values = weight.to_i8().ok_or_else(|| not_int8(&weight))?;
                 // a checkpoint that is int8 was tuned with rows in official blocks
-                let (values, scales) = (stream.upload(&values)?, stream.upload(&scale.to_f32())?);
+                let (values, scales) = (stream.upload(&padded_rows(&values, input))?, stream.upload(&scale.to_f32())?);
                 Weight::Int8(Int8Weight { values, scales, rule: Int8Rule::Official })
             }
         };
@@ -106,7 +106,8 @@ impl Products {
     }
 
     fn quantised(&self, stream: &Stream, weight: &Buffer<bf16>, out: usize, input: usize) -> Result<Weight> {
-        let (mut values, mut scales) = (stream.allocate(out * input)?, stream.allocate(out.div_ceil(BLOCK) * input.div_ceil(BLOCK))?);
+        let (mut values, mut scales) =
+            (stream.allocate(out * padded(input))?, stream.allocate(out.div_ceil(BLOCK) * input.div_ceil(BLOCK))?);
         self.quantise.run(stream, Int8Rule::Official, weight.view(), out, input, values.view_mut(), scales.view_mut())?;
         Ok(Weight::Int8(Int8Weight { values, scales, rule: Int8Rule::PerToken }))
     }
@@ -140,8 +141,9 @@ impl Products {
                     self.int8.store_f32(stream, x, weight, layer.bias(), out.view_mut())?;
                     return self.finish_f32(stream, layer, then, out);
                 }
-                if then == Pointwise::Gelu && int8.rule == Int8Rule::PerToken && layer.out.is_multiple_of(BLOCK) {
-                    let (mut values, mut scales) = (stream.allocate(count)?, stream.allocate(count / BLOCK)?);
+                if then == Pointwise::Gelu && int8.rule == Int8Rule::PerToken {
+                    let (mut values, mut scales) =
+                        (stream.allocate(rows * padded(layer.out))?, stream.allocate(rows * layer.out.div_ceil(BLOCK))?);
                     self.int8.gelu_quantise(stream, x, weight, layer.bias(), values.view_mut(), scales.view_mut())?;
                     return Ok(DeviceTensor::int8(layer.out, Int8Values { rule: int8.rule, values, scales }));
                 }
@@ -210,7 +212,7 @@ impl Products {
             return int8.rows(rows, width);
         }
         let scales = rows.div_ceil(rule.block_rows()) * width.div_ceil(BLOCK);
-        let (mut values, mut scales) = (stream.allocate(rows * width)?, stream.allocate(scales)?);
+        let (mut values, mut scales) = (stream.allocate(rows * padded(width))?, stream.allocate(scales)?);
         self.quantise.run(stream, rule, x.tensor.expect_bf16()?.view(), rows, width, values.view_mut(), scales.view_mut())?;
         place.get_or_init(|| Int8Values { rule, values, scales }).rows(rows, width)
     }

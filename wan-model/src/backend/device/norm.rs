@@ -6,7 +6,7 @@ use turbowan_cuda::device::{Device, Stream};
 use turbowan_cuda::ops::modulation::{Modulation, Tables};
 use turbowan_cuda::ops::norm::device::{NormModQuant, NormedRows, Then};
 use turbowan_cuda::ops::norm::{LayerNormRule, RmsRule};
-use turbowan_cuda::ops::quant::{BLOCK, Int8Rule};
+use turbowan_cuda::ops::quant::{BLOCK, Int8Rule, padded};
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope, RopeTurns};
 use turbowan_cuda::{Error, HeadLayout};
 
@@ -41,8 +41,8 @@ impl Norms {
         let (rows, width) = (x.rows, x.width);
         let mut out = stream.allocate(rows * width)?;
         let mut int8 = None;
-        if has_int8_readers && width.is_multiple_of(BLOCK) {
-            int8 = Some((stream.allocate(rows * width)?, stream.allocate(rows * (width / BLOCK))?));
+        if has_int8_readers {
+            int8 = Some((stream.allocate(rows * padded(width))?, stream.allocate(rows * width.div_ceil(BLOCK))?));
         }
         let to = match &mut int8 {
             None => NormedRows::Bf16(out.view_mut()),

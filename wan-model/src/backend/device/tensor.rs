@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use half::bf16;
 use turbowan_cuda::device::{Buffer, View};
 use turbowan_cuda::ops::gemm_int8::device::DeviceRows;
-use turbowan_cuda::ops::quant::{BLOCK, Int8Rule};
+use turbowan_cuda::ops::quant::{BLOCK, Int8Rule, padded};
 
 use crate::{Error, Result};
 
@@ -40,9 +40,9 @@ pub(super) struct F32Values {
 #[derive(Debug)]
 pub(super) struct Int8Values {
     pub rule: Int8Rule,
-    /// `[rows, width]`.
+    /// `[rows, padded(width)]`, zeros past the width.
     pub values: Buffer<i8>,
-    /// `[ceil(rows / rule.block_rows()), width / 128]`.
+    /// `[ceil(rows / rule.block_rows()), ceil(width / 128)]`.
     pub scales: Buffer<f32>,
 }
 
@@ -72,8 +72,11 @@ impl Int8Values {
     /// The numbers that they stand for.
     fn to_vec(&self, width: usize) -> Result<Vec<f32>> {
         let (values, scales) = (self.values.to_vec()?, self.scales.to_vec()?);
-        let scale = |at: usize| scales[at / width / self.rule.block_rows() * (width / BLOCK) + at % width / BLOCK];
-        Ok(values.iter().enumerate().map(|(at, value)| f32::from(*value) * scale(at)).collect())
+        let scale = |row: usize, column: usize| scales[row / self.rule.block_rows() * width.div_ceil(BLOCK) + column / BLOCK];
+        let row = |(row, values): (usize, &[i8])| -> Vec<f32> {
+            values[..width].iter().enumerate().map(|(column, value)| f32::from(*value) * scale(row, column)).collect()
+        };
+        Ok(values.chunks_exact(padded(width)).enumerate().flat_map(row).collect())
     }
 }
 
@@ -88,7 +91,7 @@ impl DeviceTensor {
     }
 
     pub(super) fn int8(width: usize, values: Int8Values) -> Self {
-        Self { rows: values.values.len() / width.max(1), width, values: Values::Int8(values) }
+        Self { rows: values.values.len() / padded(width).max(1), width, values: Values::Int8(values) }
     }
 
     /// Number of rows.
