@@ -103,7 +103,11 @@ fn checkpoints_that_are_none_or_of_something_else() {
     t2v("forged.safetensors", "forged.safetensors");
     t2v("lfs.pth", "git lfs pull");
     t2v(".", "transformer");
-    refuse(folder.path(), &["inspect", "missing.pth"], "missing.pth");
+    refuse(folder.path(), &["inspect", "nothere.pth"], "nothere.pth");
+    for missing in [&["train", "teacher", "nothere.toml", "--out", "run"][..], &["rerun", "nothere.mp4"]] {
+        refuse(folder.path(), missing, "nothere");
+        refuse(folder.path(), missing, "check the path");
+    }
     refuse(folder.path(), &["inspect", "cut.pth"], "cut.pth");
     refuse(folder.path(), &["rerun", "cut.pth"], "cut.pth");
     refuse(folder.path(), &["conform", "."], "nothing ran");

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use turbowan_wan_model::error::unread;
+
 /// Anything that ends a command badly.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -14,7 +16,7 @@ pub enum Error {
         reason: String,
     },
     /// A file could not be read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), unread(source))]
     Read {
         /// The file.
         path: PathBuf,

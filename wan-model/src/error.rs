@@ -1,21 +1,31 @@
 //! What can go wrong between a request and its frames: which stage, which tensor, which file.
 
-use std::fmt;
 use std::path::PathBuf;
+use std::{fmt, io};
 
 /// Shorthand for results of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+/// What to do about a file that could not be read, to be put behind what the system said: empty where that is enough.
+pub fn unread(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::NotFound => "; check the path: it is taken from the current folder unless it begins with /",
+        io::ErrorKind::IsADirectory => "; name a file in it",
+        io::ErrorKind::PermissionDenied => "; ask for the right to read it, or name a copy",
+        _ => "",
+    }
+}
 
 /// Anything that stops a generation.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), unread(source))]
     Io {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is not what it claims to be.
     #[error("{}: {reason}", path.display())]

@@ -12,6 +12,7 @@ use crate::bench::case::{self, Case, SUITES};
 use crate::bench::ceiling::Measured;
 use crate::bench::error::Error as BenchError;
 use crate::bench::{self, LEAST_REPEAT, REPEAT, Settings, Target, table};
+use crate::cmd::flags::Threads;
 use crate::error::Error;
 use crate::record::{Build, Record};
 
@@ -48,9 +49,9 @@ pub struct Bench {
     /// Folder with a peer's weights, latent and video, which the autoencoder's result is held to.
     #[arg(long, value_name = "DIR")]
     pub pair: Option<PathBuf>,
-    /// Threads of the host.
-    #[arg(long)]
-    pub threads: Option<usize>,
+    /// CPU threads.
+    #[command(flatten)]
+    pub threads: Threads,
     /// Checks the results and times nothing.
     #[arg(long)]
     pub check: bool,
@@ -87,13 +88,7 @@ pub fn run(args: &Bench) -> Result<(), Error> {
     if args.repeat < LEAST_REPEAT {
         return Err(Error::flag("--repeat", format!("at least {LEAST_REPEAT}: fewer samples have no median worth telling")));
     }
-    if let Some(threads) = args.threads {
-        if threads == 0 {
-            return Err(Error::flag("--threads", "at least 1"));
-        }
-        // A pool that exists already (a second run in one process) stays as it is.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    args.threads.apply()?;
     let against = Against::of(&args.against)?;
     let lines = against.read()?;
     let (records, refused) = match &args.recorded {

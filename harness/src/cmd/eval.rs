@@ -10,7 +10,7 @@ use turbowan_wan_model::resolution::{FrameCount, FrameSize};
 use turbowan_wan_model::tiny;
 
 use crate::atomic_file;
-use crate::cmd::flags::ModelPaths;
+use crate::cmd::flags::{Guided, ModelPaths, Threads};
 use crate::cmd::generate::{attention_name, check_network, check_rotary, sized};
 use crate::cmd::locate;
 use crate::cmd::verify::say;
@@ -83,15 +83,9 @@ pub struct Eval {
     /// Few steps without new noise between them.
     #[arg(long)]
     pub ode: bool,
-    /// Classifier-free guidance of guided steps.
-    #[arg(long, default_value_t = 5.0)]
-    pub guidance: f64,
-    /// Timestep shift of guided steps.
-    #[arg(long, default_value_t = 5.0)]
-    pub shift: f64,
-    /// What guidance steers away from.
-    #[arg(long = "negative_prompt", alias = "negative-prompt", default_value = "")]
-    pub negative_prompt: String,
+    /// How the undistilled model is guided.
+    #[command(flatten)]
+    pub guided: Guided,
     /// Flow time below which the low-noise expert takes over. [default: 0.9 with --i2v, else 0.875]
     #[arg(long)]
     pub boundary: Option<f64>,
@@ -107,9 +101,9 @@ pub struct Eval {
     /// A contact sheet: rows as in the table, the first captions across, three frames each.
     #[arg(long, value_name = "FILE.png")]
     pub sheet: Option<PathBuf>,
-    /// CPU threads. [default: all]
-    #[arg(long)]
-    pub threads: Option<usize>,
+    /// CPU threads.
+    #[command(flatten)]
+    pub threads: Threads,
 }
 
 /// Runs the command.
@@ -117,13 +111,7 @@ pub struct Eval {
 /// # Errors
 /// A flag that cannot be, a network that cannot be used, or Ctrl-C: what was measured by then is in the record.
 pub fn run(args: &Eval) -> Result<(), Error> {
-    if let Some(threads) = args.threads {
-        if threads == 0 {
-            return Err(Error::flag("--threads", "at least 1"));
-        }
-        // A pool that exists already (a second run in one process) stays as it is.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    args.threads.apply()?;
     let progress = Progress::new(Style::detect(false).listener());
     let (settings, record) = match &args.resume {
         Some(path) => (eval::recorded(path)?, path.clone()),
@@ -177,9 +165,9 @@ fn settings(args: &Eval) -> Result<Settings, Error> {
         num_frames: frames.get(),
         sigma_max: args.sigma_max.unwrap_or(if task == Task::I2v { 200.0 } else { 80.0 }),
         ode: args.ode,
-        guidance: args.guidance,
-        shift: args.shift,
-        negative_prompt: args.negative_prompt.clone(),
+        guidance: args.guided.guidance,
+        shift: args.guided.shift,
+        negative_prompt: args.guided.negative_prompt.clone(),
         boundary: boundary(args, task, has_two)?,
         rows: Vec::new(),
     };

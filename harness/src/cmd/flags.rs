@@ -68,6 +68,45 @@ pub struct ModelPaths {
     pub model_dir: Option<PathBuf>,
 }
 
+/// How an undistilled model is guided.
+#[derive(Debug, Clone, Args)]
+pub struct Guided {
+    /// Classifier-free guidance of euler and unipc.
+    #[arg(long, default_value_t = 5.0)]
+    pub guidance: f64,
+    /// Timestep shift of euler and unipc.
+    #[arg(long, default_value_t = 5.0)]
+    pub shift: f64,
+    /// What guidance steers away from.
+    #[arg(long = "negative_prompt", alias = "negative-prompt", default_value = "")]
+    pub negative_prompt: String,
+}
+
+/// How many threads work.
+#[derive(Debug, Clone, Args)]
+pub struct Threads {
+    /// CPU threads. [default: all]
+    #[arg(long)]
+    pub threads: Option<usize>,
+}
+
+impl Threads {
+    /// Has the process work with them from here on. A pool that exists already (a second run in one process) stays as it is.
+    ///
+    /// # Errors
+    /// No threads at all.
+    pub fn apply(&self) -> Result<(), Error> {
+        match self.threads {
+            Some(0) => Err(Error::flag("--threads", "at least 1, or leave it out for all")),
+            Some(threads) => {
+                let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// Flags that both commands take.
 #[derive(Debug, Clone, Args)]
 pub struct Shared {
@@ -131,15 +170,9 @@ pub struct Shared {
     /// Sampler: rcm (1 to 4 steps), or euler / unipc with guidance for an undistilled model.
     #[arg(long, value_enum, default_value_t = SamplerFlag::Rcm)]
     pub sampler: SamplerFlag,
-    /// Classifier-free guidance of euler and unipc.
-    #[arg(long, default_value_t = 5.0)]
-    pub guidance: f64,
-    /// Timestep shift of euler and unipc.
-    #[arg(long, default_value_t = 5.0)]
-    pub shift: f64,
-    /// What guidance steers away from.
-    #[arg(long = "negative_prompt", alias = "negative-prompt", default_value = "")]
-    pub negative_prompt: String,
+    /// How an undistilled model is guided.
+    #[command(flatten)]
+    pub guided: Guided,
     /// Frames a second of the file.
     #[arg(long, default_value_t = 16)]
     pub fps: u32,
@@ -152,9 +185,9 @@ pub struct Shared {
     /// Where the networks work.
     #[command(flatten)]
     pub place: ProcessorFlags,
-    /// CPU threads. [default: all]
-    #[arg(long)]
-    pub threads: Option<usize>,
+    /// CPU threads.
+    #[command(flatten)]
+    pub threads: Threads,
     /// Folder where prompt embeddings are kept between runs.
     #[arg(long = "cache_dir", alias = "cache-dir", value_name = "DIR")]
     pub cache_dir: Option<PathBuf>,

@@ -75,13 +75,7 @@ fn run(shared: &Shared, mode: Mode, progress: &Progress, make: impl FnOnce() -> 
     if shared.serve {
         return Err(Error::flag("--serve", "this command makes one request; leave --serve out"));
     }
-    if let Some(threads) = shared.threads {
-        if threads == 0 {
-            return Err(Error::flag("--threads", "at least 1"));
-        }
-        // A pool that exists already (a second run in one process) stays as it is.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    shared.threads.apply()?;
     let (request, save_path, resumed) = match &shared.resume {
         None => {
             let request = make()?;
@@ -162,7 +156,7 @@ impl Draft {
         let request = Request {
             mode: self.mode,
             prompt,
-            negative_prompt: flags.negative_prompt.clone(),
+            negative_prompt: flags.guided.negative_prompt.clone(),
             image: self.image,
             clip: self.clip,
             width: size.width(),
@@ -259,7 +253,7 @@ pub(super) fn sized(word: &str) -> Result<FrameSize, Error> {
 }
 
 fn sampler(flags: &Shared) -> Result<(SamplerChoice, usize), Error> {
-    let (guidance, shift) = (flags.guidance, flags.shift);
+    let (guidance, shift) = (flags.guided.guidance, flags.guided.shift);
     let choice = match flags.sampler {
         SamplerFlag::Rcm => SamplerChoice::Rcm { ode: flags.ode },
         _ if flags.ode => return Err(Error::flag("--ode", "euler and unipc follow the flow already; --ode belongs to rcm")),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cmd::flags::ProcessorFlags;
+use crate::cmd::flags::{ProcessorFlags, Threads};
 use crate::cmd::generate::finish;
 use crate::error::Error;
 use crate::progress::{Progress, Style};
@@ -26,9 +26,9 @@ pub struct Rerun {
     /// Where the networks work.
     #[command(flatten)]
     pub place: ProcessorFlags,
-    /// CPU threads. [default: all]
-    #[arg(long)]
-    pub threads: Option<usize>,
+    /// CPU threads.
+    #[command(flatten)]
+    pub threads: Threads,
     /// Events and the result as JSON lines on standard output.
     #[arg(long)]
     pub json: bool,
@@ -46,9 +46,7 @@ pub fn run(args: &Rerun) -> Result<(), Error> {
     if let Some(seed) = args.seed {
         request.seed = seed;
     }
-    if let Some(threads) = args.threads.filter(|threads| *threads > 0) {
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    args.threads.apply()?;
     let save_path = args.save_path.clone().unwrap_or_else(|| {
         let mut name = args.file.file_stem().unwrap_or_default().to_owned();
         name.push("-rerun.");

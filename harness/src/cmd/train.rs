@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cmd::flags::Threads;
 use crate::error::Error;
 use crate::progress::{Event, Progress, Style};
 use crate::run::watch;
@@ -27,9 +28,9 @@ pub struct Train {
     /// Stop at this step; the schedule stays that of the configuration's steps.
     #[arg(long, value_name = "N")]
     pub steps: Option<u64>,
-    /// CPU threads. [default: all]
-    #[arg(long)]
-    pub threads: Option<usize>,
+    /// CPU threads.
+    #[command(flatten)]
+    pub threads: Threads,
 }
 
 /// Runs the command.
@@ -37,13 +38,7 @@ pub struct Train {
 /// # Errors
 /// One error, with the next step.
 pub fn run(args: &Train) -> Result<(), Error> {
-    if let Some(threads) = args.threads {
-        if threads == 0 {
-            return Err(Error::flag("--threads", "at least 1"));
-        }
-        // A pool that exists already (a second run in one process) stays as it is.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    }
+    args.threads.apply()?;
     watch::hear_ctrl_c();
     let progress = Progress::new(if std::io::stderr().is_terminal() { Style::Bars.listener() } else { Box::new(remarks) });
     args.stage.train(&args.config, &args.out, Plan { resumes: args.resume, until: args.steps }, &progress)

@@ -8,6 +8,7 @@ use std::io::{self, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use turbowan_wan_model::error::unread;
 
 use super::name::numbered;
 use super::source::{Fault, LARGEST_REQUEST, Source};
@@ -17,7 +18,7 @@ use super::{gif, mp4, png, webp};
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The file cannot be opened or read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), unread(source))]
     Io {
         /// Which file.
         path: PathBuf,

@@ -46,8 +46,8 @@ pub fn prepare(op: &Op, pair: Option<&Path>) -> Result<Box<dyn Work>, Error> {
         Op::DecodeF32(shape) => Box::new(network::Decoder::new(shape, turbowan_cuda::Rounding::None, pair)?),
         Op::DecodeBf16(shape) => Box::new(network::Decoder::new(shape, turbowan_cuda::Rounding::Bf16, pair)?),
         Op::TextTiny(shape) => Box::new(network::TextEncoding::new(shape)?),
-        Op::TrainDit(shape) => Box::new(training::DitStep::new(shape)?),
-        Op::TrainVae(shape) => Box::new(training::VaeStep::new(shape)?),
+        Op::TrainDit(shape) => Box::new(training::Repeated::new(training::DitStep::new(shape)?)),
+        Op::TrainVae(shape) => Box::new(training::Repeated::new(training::VaeStep::new(shape)?)),
         Op::GenerateTiny(shape) => Box::new(network::Generating::new(shape)?),
         Op::AttentionSageSla(_)
         | Op::AttentionBackward(_)

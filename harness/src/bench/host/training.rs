@@ -32,13 +32,46 @@ fn taken(parameters: &mut Parameters) -> Vec<f32> {
     gradients
 }
 
+/// A step of training.
+pub trait Step {
+    /// Its gradients, in the order of the parameters.
+    ///
+    /// # Errors
+    /// What the network says.
+    fn step(&mut self) -> Result<Vec<f32>, Error>;
+}
+
+/// A step that is run, and run once more to hold its gradients to.
+pub struct Repeated<S> {
+    of: S,
+    gradients: Vec<f32>,
+}
+
+impl<S> Repeated<S> {
+    /// Nothing has run yet.
+    pub fn new(of: S) -> Self {
+        Self { of, gradients: Vec::new() }
+    }
+}
+
+impl<S: Step> Work for Repeated<S> {
+    fn run(&mut self) -> Result<Option<Duration>, Error> {
+        self.gradients = self.of.step()?;
+        Ok(None)
+    }
+
+    fn check(&mut self, _rows: usize, bound: Bound) -> Result<Check, Error> {
+        let again = self.of.step()?;
+        Ok(Check::of(&self.gradients, &again, bound, "a second run (tests hold the gradients)"))
+    }
+}
+
 /// The step of the small transformer whose random weights `init-tiny` writes.
 pub struct DitStep {
     dit: TrainDit,
     latents: Vec<f32>,
     times: Vec<f64>,
     text: Vec<f32>,
-    gradients: Vec<f32>,
 }
 
 impl DitStep {
@@ -53,10 +86,11 @@ impl DitStep {
             latents: normal(shape.batch * CHANNELS * grid.positions(), 2),
             times: (0..shape.batch).map(|sample| 1000.0 * (sample as f64 + 0.5) / shape.batch as f64).collect(),
             text: normal(shape.batch * config.text_len * config.text_dim, 3),
-            gradients: Vec::new(),
         })
     }
+}
 
+impl Step for DitStep {
     fn step(&mut self) -> Result<Vec<f32>, Error> {
         let (velocity, saved) = self.dit.forward_saved(&self.latents, &self.times, &self.text, None)?;
         self.dit.backward(saved, &velocity)?;
@@ -64,23 +98,10 @@ impl DitStep {
     }
 }
 
-impl Work for DitStep {
-    fn run(&mut self) -> Result<Option<Duration>, Error> {
-        self.gradients = self.step()?;
-        Ok(None)
-    }
-
-    fn check(&mut self, _rows: usize, bound: Bound) -> Result<Check, Error> {
-        let again = self.step()?;
-        Ok(Check::of(&self.gradients, &again, bound, "a second run (tests hold the gradients)"))
-    }
-}
-
 /// The step of an autoencoder of Wan's layout.
 pub struct VaeStep {
     vae: TrainVae,
     crops: Vec<Clip>,
-    gradients: Vec<f32>,
 }
 
 impl VaeStep {
@@ -94,9 +115,11 @@ impl VaeStep {
             Clip::new([3, shape.frames, shape.side, shape.side], values)
         };
         let crops = (0..shape.batch).map(crop).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { vae: TrainVae::load(&tensors, &config)?, crops, gradients: Vec::new() })
+        Ok(Self { vae: TrainVae::load(&tensors, &config)?, crops })
     }
+}
 
+impl Step for VaeStep {
     fn step(&mut self) -> Result<Vec<f32>, Error> {
         let mut draw = 100;
         let mut noise = |count| {
@@ -105,17 +128,5 @@ impl VaeStep {
         };
         self.vae.step(&self.crops, &Self::OBJECTIVE, &mut noise)?;
         Ok(taken(self.vae.parameters_mut()))
-    }
-}
-
-impl Work for VaeStep {
-    fn run(&mut self) -> Result<Option<Duration>, Error> {
-        self.gradients = self.step()?;
-        Ok(None)
-    }
-
-    fn check(&mut self, _rows: usize, bound: Bound) -> Result<Check, Error> {
-        let again = self.step()?;
-        Ok(Check::of(&self.gradients, &again, bound, "a second run (tests hold the gradients)"))
     }
 }

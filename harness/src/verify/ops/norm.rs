@@ -67,7 +67,10 @@ pub const OPS: [Op; 2] = [
         },
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
-        far: &[Far { shape: &[5, 128, 5, 0, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 5) }],
+        far: &[
+            Far { shape: &[5, 128, 5, 0, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 5) },
+            Far { shape: &[5, 192, 5, 0, 0], lead: FAR_ROWS, blocks: (FAR_ROWS as u64, 5) },
+        ],
         prepare: |case| Norm::prepare(case, true),
     },
 ];

@@ -19,7 +19,10 @@ pub const OPS: [Op; 2] = [
         cases,
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[0].choose)(chip).1],
-        far: &[Far { shape: &[5, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 128, 1) }],
+        far: &[
+            Far { shape: &[5, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 128, 1) },
+            Far { shape: &[5, 192], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 128 * 2, 2) },
+        ],
         prepare: |case| Quantise::prepare(case, Int8Rule::Official, Rule::OFFICIAL),
     },
     Op {
@@ -29,7 +32,10 @@ pub const OPS: [Op; 2] = [
         cases,
         tame: as_drawn,
         kernels: |chip| vec![(KERNELS[1].choose)(chip).1],
-        far: &[Far { shape: &[5, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 64, 1) }],
+        far: &[
+            Far { shape: &[5, 128], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 64, 1) },
+            Far { shape: &[5, 192], lead: FAR_ROWS, blocks: (FAR_ROWS as u64 / 64 * 2, 1) },
+        ],
         prepare: |case| Quantise::prepare(case, Int8Rule::PerToken, Rule::PER_TOKEN),
     },
 ];
