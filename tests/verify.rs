@@ -152,6 +152,7 @@ fn flags_that_cannot_be_give_one_error_and_the_exit_code_of_flags() {
         (&["--op", "nothing"][..], "--op: no operation is called so"),
         (&["--case", "op=conv3d"], "--case: shape=AXIS:N,... is missing"),
         (&["--case", "op=quantise-1x128 shape=rows:1,width:128 kind=odd"], "no kind is called"),
+        (&["--case", "op=quantise-1x128 shape=rows:1,width:0"], "width is at least 1"),
         (&["--fuzz", "-1"], "--fuzz: -1 is no number of seconds"),
         (&["--fuzz", "1", "--case", "op=x"], "cannot be used with"),
         (&["--device", "moon"], "possible values"),
@@ -161,7 +162,8 @@ fn flags_that_cannot_be_give_one_error_and_the_exit_code_of_flags() {
         assert!(output.status.code() == Some(2) && text.contains(part), "{arguments:?}: {text}");
     }
     // a case that the operation itself refuses is a failure, and says why
-    let output = turbowan(&["verify", "--device", "host", "--case", "op=quantise-1x128 shape=rows:1,width:64"]);
+    let odd = "op=rms-norm-rope shape=batch:1,time:1,height:1,width:1,heads:1,dim:7,gap:0,fast:0,turned:1,heads-first:0";
+    let output = turbowan(&["verify", "--device", "host", "--case", odd]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.code() == Some(1) && text.contains("must be a multiple of 128"), "{text}");
+    assert!(output.status.code() == Some(1) && text.contains("must be even"), "{text}");
 }

@@ -67,8 +67,8 @@ const LEGEND: u32 = 190;
 const LEGEND_STEP: i32 = 17;
 /// Text and axes.
 const INK: RGBColor = RGBColor(128, 128, 128);
-/// Lines by turns: Okabe and Ito's colours, without black.
-const COLOURS: [RGBColor; 7] = [
+/// Lines by turns: Okabe and Ito's colours, without black, and two more.
+const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -76,6 +76,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
     RGBColor(190, 180, 40),
+    RGBColor(126, 87, 194),
+    RGBColor(141, 110, 99),
 ];
 
 impl Axis {

@@ -166,7 +166,11 @@ impl Case {
         for part in given.split(',') {
             let found = part.split_once(':').and_then(|(name, size)| Some((axes.iter().position(|axis| axis.name == name)?, size)));
             let (axis, size) = found.ok_or_else(|| wrong(format!("{part:?} is no axis of {op}; its axes are {}", names())))?;
-            sizes[axis] = Some(size.parse().map_err(|_| wrong(format!("{part:?}: {size:?} is no number")))?);
+            let number: usize = size.parse().map_err(|_| wrong(format!("{part:?}: {size:?} is no number")))?;
+            if number == 0 && axes[axis].least > 0 {
+                return Err(wrong(format!("{part:?}: {} is at least 1", axes[axis].name)));
+            }
+            sizes[axis] = Some(number);
         }
         let shape = sizes.into_iter().zip(axes).map(|(size, axis)| size.ok_or_else(|| wrong(format!("{op} needs {} too", axis.name))));
         let shape = shape.collect::<Result<_, _>>()?;
