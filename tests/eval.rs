@@ -121,7 +121,7 @@ fn reconstructions_are_held_to_real_clips() {
 fn first_frames_are_held_to_the_pictures_given() {
     let folder = tempfile::tempdir().unwrap();
     let (json, _) = evaluate(folder.path(), &["--i2v", "--steps", "2"]);
-    let made = row(&json, "2 steps, sagesla 0.1, bf16");
+    let made = row(&json, "2 steps, original, bf16+w8a8");
     assert!(made["first_frame_psnr_db"].as_f64().unwrap() > 0.0);
     assert!(row(&json, "real clips")["first_frame_psnr_db"].is_null(), "real clips are not held to themselves");
 }
@@ -132,5 +132,5 @@ fn prompts_of_a_file_are_judged_where_the_world_has_them() {
     std::fs::write(folder.path().join("prompts.txt"), "a red star moves up on a white canvas\na cat on a sofa\n").unwrap();
     let (json, _) = evaluate(folder.path(), &["--prompts", "prompts.txt", "--steps", "1"]);
     assert_eq!((&json["measured"], json["rows"].as_array().unwrap().len()), (&Value::from(2), 1));
-    assert_eq!(row(&json, "1 step, original, bf16")["adherence"]["clips"], 1);
+    assert_eq!(row(&json, "1 step, sagesla 0.34, bf16+w8a8")["adherence"]["clips"], 1);
 }
