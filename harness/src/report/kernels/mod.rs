@@ -241,6 +241,10 @@ mod tests {
         assert!(missing.is_empty(), "`turbowan report kernels` was not run since these came: {missing:?}");
         let is_known = |row: &&serde_json::Value| files().any(|(part, file)| row["file"] == format!("{part}/{}.cu", file.name));
         assert!(rows.iter().all(|row| is_known(&row)), "a file that is no more");
+        // the table of `shared` needs no compiler: what the page was made without is found on any machine
+        let is_stated = |row: &&serde_json::Value| row["dynamic_shared_bytes"].as_u64().is_some();
+        let unstated: Vec<_> = rows.iter().filter(|row| !is_stated(row)).map(|row| &row["kernel"]).collect();
+        assert!(unstated.is_empty(), "kernels whose dynamic shared memory is not stated: {unstated:?}");
     }
 
     #[test]

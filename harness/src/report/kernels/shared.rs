@@ -77,6 +77,7 @@ const KERNELS: &[(&str, Dynamic)] = &[
     ("conv3d_mma_pixels", Dynamic::Always(27_136)),
     ("conv3d_mma", Dynamic::Always(47_616)),
     // these ask for none
+    ("activate", kib(0)),
     ("quant_block", kib(0)),
     ("quant_rows", kib(0)),
     ("value_", kib(0)),
@@ -93,6 +94,8 @@ const KERNELS: &[(&str, Dynamic)] = &[
     ("combine", kib(0)),
     ("embedding", kib(0)),
     ("gelu_gate", kib(0)),
+    ("modulation", kib(0)),
+    ("not_finite", kib(0)),
     ("patch", kib(0)),
     ("unpatch", kib(0)),
     ("residual_gate", kib(0)),
