@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::conform::{self, Row};
+use crate::cmd::flags::{DeviceFlag, ProcessorFlags};
+use crate::conform::{self, DEVICE_BOUNDS, Outcome, Row};
 use crate::error::Error;
 
 /// Replays recorded runs of the official code and holds every number to the recording's own tolerance.
@@ -13,6 +14,9 @@ use crate::error::Error;
 pub struct Conform {
     /// A folder with fixtures (folders with a meta.json) at any depth.
     pub dir: PathBuf,
+    /// Where the networks work.
+    #[command(flatten)]
+    pub place: ProcessorFlags,
     /// One JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -23,20 +27,35 @@ pub struct Conform {
 /// # Errors
 /// When nothing could be replayed, or a comparison failed.
 pub fn run(args: &Conform) -> Result<(), Error> {
-    let rows = conform::run(&args.dir)?;
-    let failed = rows.iter().filter(|row| !row.passes).count();
+    let processor = args.place.open()?;
+    let rows = conform::run(&args.dir, &processor)?;
+    let count = |outcome| rows.iter().filter(|row| row.outcome == outcome).count();
+    let [passed, failed, skipped] = [Outcome::Passed, Outcome::Failed, Outcome::Skipped].map(count);
+    let bounds = (args.place.device != DeviceFlag::Host).then_some(DEVICE_BOUNDS);
     if args.json {
-        println!("{:#}", report(&rows, failed));
+        let head = json!({
+            "networks_on": processor.name(),
+            "total": rows.len(),
+            "passed": passed,
+            "failed": failed,
+            "skipped": skipped,
+            "bounds": bounds,
+            "rows": report(&rows),
+        });
+        println!("{head:#}");
     } else {
         print!("{}", table(&rows));
-        println!("\n{} comparisons, {} passed, {failed} failed", rows.len(), rows.len() - failed);
+        if let Some(bounds) = bounds {
+            println!("\n{bounds}");
+        }
+        let skipped = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };
+        println!("\n{} comparisons, {passed} passed, {failed} failed{skipped}", rows.len());
     }
     if failed > 0 { Err(Error::Mismatch { failed, total: rows.len() }) } else { Ok(()) }
 }
 
-fn report(rows: &[Row], failed: usize) -> serde_json::Value {
-    let rows: Vec<_> = rows
-        .iter()
+fn report(rows: &[Row]) -> Vec<serde_json::Value> {
+    rows.iter()
         .map(|row| {
             let distance = row.verdict.as_ref().map(|verdict| verdict.distance);
             json!({
@@ -46,18 +65,25 @@ fn report(rows: &[Row], failed: usize) -> serde_json::Value {
                 "relative_l2": distance.map(|d| d.relative_l2),
                 "cosine": distance.map(|d| d.cosine),
                 "bound": row.verdict.as_ref().map(|verdict| verdict.bound.to_string()),
-                "passes": row.passes,
+                "outcome": word(row.outcome),
                 "note": row.note,
             })
         })
-        .collect();
-    json!({ "failed": failed, "total": rows.len(), "rows": rows })
+        .collect()
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "pass",
+        Outcome::Failed => "FAIL",
+        Outcome::Skipped => "skipped",
+    }
 }
 
 fn table(rows: &[Row]) -> String {
     let mut lines = vec![["component", "case", "max abs", "rel L2", "cosine", "bound", "verdict"].map(str::to_owned)];
     for row in rows {
-        let verdict = if row.passes { "pass" } else { "FAIL" }.to_owned();
+        let verdict = word(row.outcome).to_owned();
         let [component, case] = [row.component.clone(), row.case.clone()];
         lines.push(match &row.verdict {
             Some(held) => {

@@ -1,4 +1,4 @@
-//! `dit_t2v`, `dit_i2v`, `dit_sla`: the transformer against the official one.
+//! `dit_t2v`, `dit_i2v`, `dit_sla`: the transformer against the official one; on a device in bf16 alone.
 
 use std::path::Path;
 
@@ -6,14 +6,17 @@ use serde_json::Value;
 use turbowan_cuda::Rounding;
 use turbowan_reference::metrics::Bound;
 use turbowan_sla::{Density, FeatureMap};
+use turbowan_wan_model::Error as ModelError;
 use turbowan_wan_model::attention::{Attention, Sparsity};
+use turbowan_wan_model::backend::device::DeviceBackend;
 use turbowan_wan_model::backend::host::{Host, HostTensor, block_map};
-use turbowan_wan_model::backend::{Heads, NormRule};
+use turbowan_wan_model::backend::{Backend, Heads, NormRule};
 use turbowan_wan_model::checkpoint::Checkpoint;
 use turbowan_wan_model::config::DitConfig;
 use turbowan_wan_model::dit::{DitOptions, Grid, Observer, Place, WanDit};
 
 use super::{Error, Fixture, Rows, Tensors};
+use crate::run::processor::Processor;
 
 /// A transformer's `config` as a meta file states it.
 pub(super) fn config(fixture: &Fixture, value: &Value) -> Result<DitConfig, Error> {
@@ -67,11 +70,31 @@ impl Inputs {
         let text = pad(&io.f32(name)?, io.shape(name)?[0], config);
         Ok(Self { latent, grid, times, text, clip: None })
     }
+}
 
-    /// Runs the network once.
-    pub fn run(&self, host: &Host, dit: &WanDit<Host>, observer: &mut impl Observer<Host>) -> Result<Vec<f32>, Error> {
-        let text = dit.read_text(host, &self.text, self.clip.as_deref()).map_err(Error::model)?;
-        dit.forward(host, &self.latent, &self.times, &text, self.grid, observer).map_err(Error::model)
+/// One pass of the network in a file.
+struct Pass<'a> {
+    path: &'a Path,
+    config: &'a DitConfig,
+    attention: Attention,
+    norms: NormRule,
+    inputs: &'a Inputs,
+}
+
+impl Pass<'_> {
+    fn run<B: Backend>(&self, backend: &B, observer: &mut impl Observer<B>) -> Result<Vec<f32>, Error> {
+        let Inputs { latent, grid, times, text, clip } = self.inputs;
+        let dit = load(backend, self.path, self.config, self.attention, self.norms)?;
+        let text = dit.read_text(backend, text, clip.as_deref()).map_err(Error::model)?;
+        dit.forward(backend, latent, times, &text, *grid, observer).map_err(Error::model)
+    }
+
+    /// In bf16, where the networks work.
+    fn bf16(&self, processor: &Processor, recordings: &mut Recordings) -> Result<Vec<f32>, Error> {
+        match processor {
+            Processor::Host => self.run(&BF16, recordings),
+            Processor::Device(device) => self.run(&DeviceBackend::load(device).map_err(Error::model)?, recordings),
+        }
     }
 }
 
@@ -86,9 +109,15 @@ fn pad(text: &[f32], prompts: usize, config: &DitConfig) -> Vec<f32> {
     padded
 }
 
-pub(super) fn load(host: &Host, path: &Path, config: &DitConfig, attention: Attention, norms: NormRule) -> Result<WanDit<Host>, Error> {
+pub(super) fn load<B: Backend>(
+    backend: &B,
+    path: &Path,
+    config: &DitConfig,
+    attention: Attention,
+    norms: NormRule,
+) -> Result<WanDit<B>, Error> {
     let checkpoint = Checkpoint::open(path).map_err(Error::model)?;
-    WanDit::load(host, &checkpoint, config, DitOptions { attention, norms, quantise: false }).map_err(Error::model)
+    WanDit::load(backend, &checkpoint, config, DitOptions { attention, norms, quantise: false }).map_err(Error::model)
 }
 
 /// Holds recorded activations and block maps to what the network shows.
@@ -125,19 +154,21 @@ impl Recordings {
     }
 }
 
-impl Observer<Host> for Recordings {
-    fn see(&mut self, _: &Host, place: Place, rows: &HostTensor) -> turbowan_wan_model::Result<()> {
+impl<B: Backend> Observer<B> for Recordings {
+    fn see(&mut self, backend: &B, place: Place, rows: &B::Tensor) -> turbowan_wan_model::Result<()> {
         for (at, name, _) in &self.activations {
             if *at == place {
-                self.got.push((name.clone(), rows.values.clone()));
+                self.got.push((name.clone(), backend.download(rows)?));
             }
         }
         Ok(())
     }
 
-    fn see_attention(&mut self, host: &Host, _: usize, qkv: [&HostTensor; 3], heads: Heads) -> turbowan_wan_model::Result<()> {
+    fn see_attention(&mut self, backend: &B, _: usize, qkv: [&B::Tensor; 3], heads: Heads) -> turbowan_wan_model::Result<()> {
         if let Some(sparsity) = &self.sparsity {
-            let map = block_map(host.rounding, qkv[0], qkv[1], heads, sparsity)?;
+            let width = heads.heads * heads.head_dim;
+            let [q, k] = [qkv[0], qkv[1]].map(|rows| Ok::<_, ModelError>(HostTensor { width, values: backend.download(rows)? }));
+            let map = block_map(backend.rounding(), &q?, &k?, heads, sparsity)?;
             self.lists.push(map.lists().iter().map(|block| i64::from(*block)).collect());
         }
         Ok(())
@@ -155,16 +186,20 @@ fn f32_bound(fixture: &Fixture) -> Result<Bound, Error> {
 const EXACT: Host = Host { rounding: Rounding::None };
 const BF16: Host = Host { rounding: Rounding::Bf16 };
 
+/// Why a device does not replay what was recorded in f32.
+pub(super) const F32_ALONE: &str = "recorded in f32, which the kernels do not work in";
+
 /// `dit_t2v`: one network, its activations, its bf16 twin, and the same weights under diffusers' names.
-pub(super) fn text_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn text_to_video(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let config = config(fixture, &fixture.meta["config"])?;
     let io = fixture.tensors("io.safetensors")?;
     let inputs = Inputs::read(&io, &config)?;
-    one_network(fixture, rows, &config, &io, &inputs, "weights", "")
+    let network = Recorded { fixture, config: &config, io: &io, inputs: &inputs, weights: "weights".to_owned(), case: String::new() };
+    network.replay(processor, rows)
 }
 
 /// `dit_i2v`: Wan 2.2 (36 channels) and Wan 2.1 (CLIP context).
-pub(super) fn image_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn image_to_video(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let cases = fixture.meta.as_object().into_iter().flatten().filter(|(_, case)| case["config"].is_object());
     let cases: Vec<_> =
         cases.map(|(name, case)| Ok((name, case, fixture.tensors(&format!("{name}_io.safetensors"))?))).collect::<Result<_, Error>>()?;
@@ -176,44 +211,64 @@ pub(super) fn image_to_video(fixture: &Fixture, rows: &mut Rows) -> Result<(), E
         if config.clip_dim.is_some() {
             inputs.clip = Some(io.f32("clip_fea")?);
         }
-        one_network(fixture, rows, &config, io, &inputs, &format!("{name}_weights"), &format!("{name} "))?;
+        let (weights, case) = (format!("{name}_weights"), format!("{name} "));
+        Recorded { fixture, config: &config, io, inputs: &inputs, weights, case }.replay(processor, rows)?;
     }
     Ok(())
 }
 
-fn one_network(
-    fixture: &Fixture,
-    rows: &mut Rows,
-    config: &DitConfig,
-    io: &Tensors,
-    inputs: &Inputs,
-    weights: &str,
-    case: &str,
-) -> Result<(), Error> {
-    let bound = f32_bound(fixture)?;
-    let path = fixture.dir.join(format!("{weights}.safetensors"));
-    let dit = load(&EXACT, &path, config, Attention::Original, NormRule::Standard)?;
-    let mut recordings = Recordings::of(io, "act.", config.layers)?;
-    let output = inputs.run(&EXACT, &dit, &mut recordings)?;
-    rows.compare(format!("{case}output f32"), &output, &io.f32("output")?, bound);
-    recordings.compare(rows, bound);
-    if io.has("output_bf16") {
-        let dit = load(&BF16, &path, config, Attention::Original, NormRule::Standard)?;
-        let output = inputs.run(&BF16, &dit, &mut Recordings::default())?;
+/// One network of a fixture, its inputs and what came out of it.
+struct Recorded<'a> {
+    fixture: &'a Fixture,
+    config: &'a DitConfig,
+    io: &'a Tensors,
+    inputs: &'a Inputs,
+    /// The weights' file, without its suffix.
+    weights: String,
+    /// What the rows begin with.
+    case: String,
+}
+
+impl Recorded<'_> {
+    fn replay(&self, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
+        let Self { fixture, config, io, inputs, weights, case } = self;
+        let path = fixture.dir.join(format!("{weights}.safetensors"));
+        let pass = Pass { path: &path, config, attention: Attention::Original, norms: NormRule::Standard, inputs };
+        match processor {
+            Processor::Host => self.exact(&pass, rows)?,
+            Processor::Device(_) => rows.skip(format!("{case}output f32, activations, diffusers names"), F32_ALONE),
+        }
+        // a network that was recorded in f32 alone: its bf16 run on a device stays as near to that
+        let (output, what) = match (io.has("output_bf16"), processor) {
+            (true, _) => ("output_bf16", "output bf16"),
+            (false, Processor::Device(_)) => ("output", "output bf16, f32 recorded"),
+            (false, Processor::Host) => return Ok(()),
+        };
+        let got = pass.bf16(processor, &mut Recordings::default())?;
         let bound = Bound::relative_l2(fixture.number("/tolerance/bf16_rel_l2")?);
-        rows.compare(format!("{case}output bf16"), &output, &io.f32("output_bf16")?, bound);
+        rows.compare(format!("{case}{what}"), &got, &io.f32(output)?, bound);
+        Ok(())
     }
-    let diffusers = fixture.dir.join(format!("{weights}_diffusers.safetensors"));
-    if diffusers.exists() {
-        let dit = load(&EXACT, &diffusers, config, Attention::Original, NormRule::Standard)?;
-        let again = inputs.run(&EXACT, &dit, &mut Recordings::default())?;
-        rows.compare(format!("{case}output f32, diffusers names"), &again, &output, Bound::EXACT);
+
+    /// What was recorded in f32, and the same weights under diffusers' names.
+    fn exact(&self, pass: &Pass<'_>, rows: &mut Rows) -> Result<(), Error> {
+        let Self { fixture, config, io, weights, case, .. } = self;
+        let bound = f32_bound(fixture)?;
+        let mut recordings = Recordings::of(io, "act.", config.layers)?;
+        let output = pass.run(&EXACT, &mut recordings)?;
+        rows.compare(format!("{case}output f32"), &output, &io.f32("output")?, bound);
+        recordings.compare(rows, bound);
+        let diffusers = fixture.dir.join(format!("{weights}_diffusers.safetensors"));
+        if diffusers.exists() {
+            let again = Pass { path: &diffusers, ..*pass }.run(&EXACT, &mut Recordings::default())?;
+            rows.compare(format!("{case}output f32, diffusers names"), &again, &output, Bound::EXACT);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// `dit_sla`: the network with sparse-linear attention at several densities.
-pub(super) fn sparse_linear(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn sparse_linear(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let config = config(fixture, &fixture.meta["config"])?;
     let io = fixture.tensors("io.safetensors")?;
     let inputs = Inputs::read(&io, &config)?;
@@ -240,9 +295,17 @@ pub(super) fn sparse_linear(fixture: &Fixture, rows: &mut Rows) -> Result<(), Er
                 continue;
             }
             let sparsity = Sparsity { density, block_q, block_k, features, inner };
-            let dit = load(&host, &path, &config, Attention::Sla(sparsity), NormRule::Standard)?;
+            let attention = Attention::Sla(sparsity);
+            let pass = Pass { path: &path, config: &config, attention, norms: NormRule::Standard, inputs: &inputs };
+            if let Processor::Device(_) = processor {
+                match host.rounding {
+                    Rounding::None => rows.skip(&output, F32_ALONE),
+                    Rounding::Bf16 => rows.compare(&output, &pass.bf16(processor, &mut Recordings::default())?, &io.f32(&output)?, bound),
+                }
+                continue;
+            }
             let mut recordings = Recordings { sparsity: Some(sparsity), ..Recordings::default() };
-            let got = inputs.run(&host, &dit, &mut recordings)?;
+            let got = pass.run(&host, &mut recordings)?;
             rows.compare(&output, &got, &io.f32(&output)?, bound);
             let prefix = if variant == "output_full_bf16" { format!("{name}.full_bf16") } else { name.clone() };
             for (block, got) in recordings.lists.iter().enumerate() {
@@ -258,7 +321,7 @@ pub(super) fn sparse_linear(fixture: &Fixture, rows: &mut Rows) -> Result<(), Er
 
 /// A `-quant.pth` network: int8 linears, fast norms, SLA, bf16 throughout (part of `quant_linear`). `case` is its entry
 /// in the meta file.
-pub(super) fn quantised_forward(fixture: &Fixture, name: &str, case: &Value, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn quantised_forward(fixture: &Fixture, processor: &Processor, name: &str, case: &Value, rows: &mut Rows) -> Result<(), Error> {
     let config = config(fixture, &case["config"])?;
     let forward = &case["forward"];
     let io = fixture.tensors(forward["file"].as_str().ok_or_else(|| fixture.broken("no forward.file"))?)?;
@@ -274,13 +337,13 @@ pub(super) fn quantised_forward(fixture: &Fixture, name: &str, case: &Value, row
         }
         // The plain network runs with the textbook norms, the quantised one with the fast ones that replace them.
         let norms = if output == "output_quant" { NormRule::Fast } else { NormRule::Standard };
-        let dit = load(&BF16, &path, &config, Attention::Sla(sparsity), norms)?;
+        let pass = Pass { path: &path, config: &config, attention: Attention::Sla(sparsity), norms, inputs: &inputs };
         let mut recordings = Recordings { activations: Vec::new(), ..Recordings::default() };
         let block = "act.block0_out_quant";
         if output == "output_quant" && io.has(block) {
             recordings.activations.push((Place::Block(0), block.to_owned(), io.f32(block)?));
         }
-        let got = inputs.run(&BF16, &dit, &mut recordings)?;
+        let got = pass.bf16(processor, &mut recordings)?;
         rows.compare(format!("{file} {output}"), &got, &io.f32(output)?, Bound::relative_l2(bound));
         recordings.compare(rows, Bound::relative_l2(bound));
     }

@@ -1,7 +1,8 @@
 //! `turbowan conform DIR`: recorded runs of the official code, replayed through ours.
 //!
 //! Every `meta*.json` below the directory names a component; its runner reads the recorded inputs, runs our code and
-//! holds each result to the fixture's own tolerance.
+//! holds each result to the fixture's own tolerance. On a device the networks run on its kernels; what kernels do not do is
+//! skipped and says why.
 
 mod dit;
 pub mod fixture;
@@ -18,6 +19,29 @@ use std::path::Path;
 pub use fixture::{Error, Fixture, Tensors};
 use turbowan_reference::metrics::{Bound, Verdict};
 
+use crate::run::processor::Processor;
+
+/// What holds for every bound of a device.
+pub const DEVICE_BOUNDS: &str = "A device rounds to bf16 where the recorded bf16 run does and sums in another order, so it is held to the \
+     recording's own bf16 tolerance; int8 linears to that of the recorded int8 pass, frames to the PSNR that such latents give.";
+
+/// Whether something held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did.
+    Passed,
+    /// It did not.
+    Failed,
+    /// It was not tried; the note says why.
+    Skipped,
+}
+
+impl From<bool> for Outcome {
+    fn from(passes: bool) -> Self {
+        if passes { Self::Passed } else { Self::Failed }
+    }
+}
+
 /// One result held to its bound.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -27,9 +51,9 @@ pub struct Row {
     pub case: String,
     /// The measured distance and the bound; `None` for facts that are equal or not (names, counts).
     pub verdict: Option<Verdict>,
-    /// Whether it passed.
-    pub passes: bool,
-    /// Anything a reader should know: how many entries differ, which rule was used.
+    /// Whether it held.
+    pub outcome: Outcome,
+    /// Anything a reader should know: how many entries differ, which rule was used, why it was skipped.
     pub note: String,
 }
 
@@ -53,14 +77,23 @@ impl Rows {
             return self.fact(case, false, note);
         }
         let verdict = Verdict::of(got, want, bound);
-        let (passes, component) = (verdict.passes(), self.component.clone());
-        self.rows.push(Row { component, case: case.into(), verdict: Some(verdict), passes, note: String::new() });
+        let (outcome, component) = (verdict.passes().into(), self.component.clone());
+        self.rows.push(Row { component, case: case.into(), verdict: Some(verdict), outcome, note: String::new() });
     }
 
     /// Records something that holds or does not.
     pub fn fact(&mut self, case: impl Into<String>, passes: bool, note: impl Into<String>) {
+        self.add(case, passes.into(), note);
+    }
+
+    /// Records something that is not tried, and why.
+    pub fn skip(&mut self, case: impl Into<String>, why: impl Into<String>) {
+        self.add(case, Outcome::Skipped, why);
+    }
+
+    fn add(&mut self, case: impl Into<String>, outcome: Outcome, note: impl Into<String>) {
         let component = self.component.clone();
-        self.rows.push(Row { component, case: case.into(), verdict: None, passes, note: note.into() });
+        self.rows.push(Row { component, case: case.into(), verdict: None, outcome, note: note.into() });
     }
 
     /// Equality of integers, allowing `other_by_one` of them (a share) to differ by one.
@@ -86,29 +119,38 @@ impl Rows {
     }
 }
 
-/// A component's runner: what it is called in `meta.json` and what replays it.
-type Runner = (&'static str, fn(&Fixture, &mut Rows) -> Result<(), Error>);
+/// What replays a component.
+enum Runner {
+    /// Networks, which also run on a device.
+    Networks(fn(&Fixture, &Processor, &mut Rows) -> Result<(), Error>),
+    /// Arithmetic that only the host has, or that is held to its truth elsewhere: why a device does not replay it.
+    Host(fn(&Fixture, &mut Rows) -> Result<(), Error>, &'static str),
+}
 
-/// Every component that can be replayed. A component's file adds its line here.
-const RUNNERS: &[Runner] = &[
-    ("pipeline", pipeline::replay),
-    ("dit_t2v", dit::text_to_video),
-    ("dit_i2v", dit::image_to_video),
-    ("dit_sla", dit::sparse_linear),
-    ("quant_linear", quant_linear::run),
-    ("rcm_sampler", rcm_sampler::run),
-    ("sla_op", sla::replay),
-    ("sage_op", sage::run),
-    ("sage_op / SageSLA", sage::run_sagesla),
-    ("umt5", umt5::run),
-    ("vae", vae::run),
+const SAMPLER: &str = "samplers work in f64 on the host, whatever the networks work on";
+const HOSTS: &str = "the host's, whatever the networks work on";
+const OPERATION: &str = "a single operation: `turbowan verify` holds its kernels to the f64 truth";
+
+/// Every component that can be replayed, as `meta.json` calls it. A component's file adds its line here.
+const RUNNERS: &[(&str, Runner)] = &[
+    ("pipeline", Runner::Networks(pipeline::replay)),
+    ("dit_t2v", Runner::Networks(dit::text_to_video)),
+    ("dit_i2v", Runner::Networks(dit::image_to_video)),
+    ("dit_sla", Runner::Networks(dit::sparse_linear)),
+    ("quant_linear", Runner::Networks(quant_linear::run)),
+    ("rcm_sampler", Runner::Host(rcm_sampler::run, SAMPLER)),
+    ("sla_op", Runner::Host(sla::replay, OPERATION)),
+    ("sage_op", Runner::Host(sage::run, OPERATION)),
+    ("sage_op / SageSLA", Runner::Host(sage::run_sagesla, OPERATION)),
+    ("umt5", Runner::Networks(umt5::run)),
+    ("vae", Runner::Networks(vae::run)),
 ];
 
-/// Replays every fixture found below `dir`.
+/// Replays every fixture found below `dir`, the networks on `processor`.
 ///
 /// # Errors
 /// When `dir` cannot be read, holds no fixture, or names a component that nobody knows.
-pub fn run(dir: &Path) -> Result<Vec<Row>, Error> {
+pub fn run(dir: &Path, processor: &Processor) -> Result<Vec<Row>, Error> {
     let fixtures = Fixture::find(dir)?;
     let mut all = Vec::new();
     for fixture in &fixtures {
@@ -118,7 +160,15 @@ pub fn run(dir: &Path) -> Result<Vec<Row>, Error> {
             return Err(Error::UnknownComponent { path: fixture.path.clone(), component, known });
         };
         let mut rows = Rows::of(&component);
-        if let Err(error) = runner(fixture, &mut rows) {
+        let replayed = match (runner, processor) {
+            (Runner::Networks(replay), _) => replay(fixture, processor, &mut rows),
+            (Runner::Host(replay, _), Processor::Host) => replay(fixture, &mut rows),
+            (Runner::Host(_, why), Processor::Device(_)) => {
+                rows.skip("the whole fixture", *why);
+                Ok(())
+            }
+        };
+        if let Err(error) = replayed {
             rows.fact("the whole fixture", false, error.to_string());
         }
         let rows = rows.into_vec();

@@ -4,13 +4,18 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use turbowan_cuda::Rounding;
+use turbowan_cuda::device::Device;
 use turbowan_rcm::{Expert, FewStep, LatentRounding, NoiseSource, Sampler, Schedule, TimeRounding};
 use turbowan_reference::metrics::Bound;
 use turbowan_sla::{Density, FeatureMap};
 use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::backend::NormRule;
+use turbowan_wan_model::backend::device::DeviceBackend;
+use turbowan_wan_model::backend::device::vae::DeviceFrames;
 use turbowan_wan_model::backend::host::Host;
 use turbowan_wan_model::backend::host::vae::HostFrames;
+use turbowan_wan_model::backend::text::TextBackend;
+use turbowan_wan_model::backend::vae::VaeBackend;
 use turbowan_wan_model::checkpoint::{Checkpoint, Kind};
 use turbowan_wan_model::config::{DitConfig, TextConfig, VaeConfig};
 use turbowan_wan_model::dit::Grid;
@@ -22,6 +27,7 @@ use turbowan_wan_model::text::{PromptTokenizer, TextEncoder, clean_prompt};
 use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Tiling, Vae, to_bytes};
 
 use super::{Error, Fixture, Rows, Tensors, dit};
+use crate::run::processor::Processor;
 
 /// A fixture with its checkpoints found.
 struct Recording<'a> {
@@ -39,21 +45,46 @@ struct RecordedRun<'a> {
     settings: &'a Value,
     is_i2v: bool,
     attention: &'a str,
-    host: Host,
+    rounding: Rounding,
     border: Border,
     size: FrameSize,
     shape: LatentShape,
     samples: usize,
 }
 
+/// Where the networks of a run work.
+struct Machine<'a, B, V> {
+    /// Text encoder and transformer.
+    backend: B,
+    /// The autoencoder's, one for each side.
+    frames: Box<dyn Fn() -> turbowan_wan_model::Result<V> + 'a>,
+}
+
+impl Machine<'_, Host, HostFrames> {
+    fn host(rounding: Rounding) -> Self {
+        Self { backend: Host { rounding }, frames: Box::new(move || Ok(HostFrames::new(rounding))) }
+    }
+}
+
+impl<'a> Machine<'a, DeviceBackend, DeviceFrames> {
+    fn device(device: &'a Device) -> Result<Self, Error> {
+        let backend = DeviceBackend::load(device).map_err(Error::model)?;
+        Ok(Self { backend, frames: Box::new(|| DeviceFrames::load(device)) })
+    }
+}
+
 /// Replays every run of the fixture.
-pub(super) fn replay(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn replay(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let recording = Recording::open(fixture)?;
-    recording.prompt(rows)?;
+    recording.prompt(processor, rows)?;
     let runs = fixture.meta["runs"].as_object().ok_or_else(|| fixture.broken("no \"runs\""))?;
     for (name, settings) in runs.iter().filter(|(_, settings)| settings.is_object()) {
         let run = RecordedRun::of(&recording, name, settings)?;
-        recording.run(&run, rows)?;
+        match processor {
+            Processor::Host => recording.run(&Machine::host(run.rounding), &run, rows)?,
+            Processor::Device(_) if run.rounding == Rounding::None => rows.skip(run.name, dit::F32_ALONE),
+            Processor::Device(device) => recording.run(&Machine::device(device)?, &run, rows)?,
+        }
     }
     Ok(())
 }
@@ -77,8 +108,8 @@ impl<'a> RecordedRun<'a> {
             _ => recording.size,
         };
         let shape = size.latent(FrameCount::new(recording.frames).map_err(Error::model)?);
-        let (is_i2v, host, samples) = (mode == "i2v", Host { rounding }, count(0).unwrap_or(1).max(1));
-        Ok(Self { name, settings, is_i2v, attention, host, border, size, shape, samples })
+        let (is_i2v, samples) = (mode == "i2v", count(0).unwrap_or(1).max(1));
+        Ok(Self { name, settings, is_i2v, attention, rounding, border, size, shape, samples })
     }
 
     fn number(&self, key: &str) -> Option<f64> {
@@ -99,7 +130,7 @@ impl<'a> Recording<'a> {
         Ok(Self { fixture, io, files: fixture.dir.join("checkpoints"), dit, size, frames })
     }
 
-    fn text_states(&self, host: &Host) -> Result<(Vec<u32>, Vec<f32>), Error> {
+    fn text_states(&self, backend: &impl TextBackend) -> Result<(Vec<u32>, Vec<f32>), Error> {
         let prompt = self.fixture.meta["prompt"].as_str().ok_or_else(|| self.fixture.broken("no prompt"))?;
         let tokenizer = PromptTokenizer::open(&self.files.join("google/umt5-xxl/tokenizer.json")).map_err(Error::model)?;
         let tokens = tokenizer.encode(&clean_prompt(prompt), self.dit.text_len).map_err(Error::model)?;
@@ -108,19 +139,26 @@ impl<'a> Recording<'a> {
             Kind::Text(config) => TextConfig { heads: self.fixture.count("/t5_config/num_heads").unwrap_or(config.heads), ..config },
             _ => return Err(self.fixture.broken("the text encoder's file holds none")),
         };
-        let encoder = TextEncoder::load(host, &checkpoint, &config).map_err(Error::model)?;
-        let states = encoder.encode(host, &tokens.ids, &mut |_, _| Ok(())).map_err(Error::model)?;
+        let encoder = TextEncoder::load(backend, &checkpoint, &config).map_err(Error::model)?;
+        let states = encoder.encode(backend, &tokens.ids, &mut |_, _| Ok(())).map_err(Error::model)?;
         Ok((tokens.ids, states.values))
     }
 
     /// The prompt's ids and states.
-    fn prompt(&self, rows: &mut Rows) -> Result<(), Error> {
+    fn prompt(&self, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
         let want: Vec<i64> = self.fixture.meta["prompt_ids"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
         for (name, rounding) in [("context.f32", Rounding::None), ("context.bf16", Rounding::Bf16)] {
             if !self.io.has(name) {
                 continue;
             }
-            let (ids, states) = self.text_states(&Host { rounding })?;
+            let (ids, states) = match processor {
+                Processor::Host => self.text_states(&Host { rounding })?,
+                Processor::Device(_) if rounding == Rounding::None => {
+                    rows.skip(name, dit::F32_ALONE);
+                    continue;
+                }
+                Processor::Device(device) => self.text_states(&DeviceBackend::load(device).map_err(Error::model)?)?,
+            };
             let bound = match rounding {
                 Rounding::None => Bound::max_abs(self.fixture.number("/tolerance/context_max_abs")?),
                 Rounding::Bf16 => Bound::relative_l2(self.fixture.number("/tolerance/bf16_latent_rel_l2")?),
@@ -142,14 +180,15 @@ impl<'a> Recording<'a> {
         found.into_iter().next().ok_or_else(|| self.fixture.broken(format!("no checkpoint with {part:?} in its name")))
     }
 
-    fn vae(&self, host: &Host, side: Side) -> Result<Vae<HostFrames>, Error> {
+    fn vae<B, V: VaeBackend>(&self, machine: &Machine<'_, B, V>, side: Side) -> Result<Vae<V>, Error> {
         let checkpoint = Checkpoint::open(self.find("VAE")?).map_err(Error::model)?;
         let config = match checkpoint.kind(None).map_err(Error::model)? {
             Kind::Vae(config) => config,
             _ => VaeConfig::of_width(self.fixture.count("/vae_dim")?),
         };
         let statistics = LatentStatistics::of_channels(config.z_dim);
-        Vae::load(HostFrames::new(host.rounding), &checkpoint, &config, statistics, &[side]).map_err(Error::model)
+        let frames = (machine.frames)().map_err(Error::model)?;
+        Vae::load(frames, &checkpoint, &config, statistics, &[side]).map_err(Error::model)
     }
 
     fn attention(&self, run: &RecordedRun<'_>) -> Result<Attention, Error> {
@@ -159,7 +198,7 @@ impl<'a> Recording<'a> {
         let share = self.fixture.number("/sla/topk")?;
         let density = Density::new(share).ok_or_else(|| self.fixture.broken(format!("{share} is no density")))?;
         let (block_q, block_k) = (self.fixture.count("/sla/BLKQ")?, self.fixture.count("/sla/BLKK")?);
-        let sparsity = Sparsity { density, block_q, block_k, features: FeatureMap::Softmax, inner: run.host.rounding };
+        let sparsity = Sparsity { density, block_q, block_k, features: FeatureMap::Softmax, inner: run.rounding };
         match run.attention {
             "sla" => Ok(Attention::Sla(sparsity)),
             "sagesla" => Ok(Attention::SageSla(sparsity)),
@@ -167,8 +206,13 @@ impl<'a> Recording<'a> {
         }
     }
 
-    fn conditions(&self, run: &RecordedRun<'_>, rows: &mut Rows) -> Result<Conditions, Error> {
-        let (_, mut prompt) = self.text_states(&run.host)?;
+    fn conditions<B: TextBackend, V: VaeBackend>(
+        &self,
+        machine: &Machine<'_, B, V>,
+        run: &RecordedRun<'_>,
+        rows: &mut Rows,
+    ) -> Result<Conditions, Error> {
+        let (_, mut prompt) = self.text_states(&machine.backend)?;
         prompt.resize(self.dit.text_len * self.dit.text_dim, 0.0);
         let mut conditions = Conditions { prompt, ..Conditions::default() };
         if run.is_i2v {
@@ -186,7 +230,7 @@ impl<'a> Recording<'a> {
                 to[..from.len()].copy_from_slice(from);
             }
             let clip = Clip::new([COLORS, self.frames, height, width], video).map_err(Error::model)?;
-            let latent = self.vae(&run.host, Side::Encoder)?.encode(&clip, Tiling::Whole, &mut |_| Ok(())).map_err(Error::model)?;
+            let latent = self.vae(machine, Side::Encoder)?.encode(&clip, Tiling::Whole, &mut |_| Ok(())).map_err(Error::model)?;
             let y = conditioning(&latent.values, run.shape).ok_or_else(|| self.fixture.broken("the image's latent has another size"))?;
             let bound = self.latent_bound(run)?;
             for (name, got) in [("i2v.encoded_latents", &latent.values), ("i2v.y", &y)] {
@@ -206,12 +250,12 @@ impl<'a> Recording<'a> {
     }
 
     fn latent_bound(&self, run: &RecordedRun<'_>) -> Result<Bound, Error> {
-        let key = if run.host.rounding == Rounding::Bf16 { "/tolerance/bf16_latent_rel_l2" } else { "/tolerance/f32_latent_rel_l2" };
+        let key = if run.rounding == Rounding::Bf16 { "/tolerance/bf16_latent_rel_l2" } else { "/tolerance/f32_latent_rel_l2" };
         Ok(Bound::relative_l2(self.fixture.number(key)?))
     }
 
-    fn run(&self, run: &RecordedRun<'_>, rows: &mut Rows) -> Result<(), Error> {
-        let conditions = self.conditions(run, rows)?;
+    fn run<B: TextBackend, V: VaeBackend>(&self, machine: &Machine<'_, B, V>, run: &RecordedRun<'_>, rows: &mut Rows) -> Result<(), Error> {
+        let conditions = self.conditions(machine, run, rows)?;
         let (sampling, mut noise) = self.sampling(run)?;
         let attention = self.attention(run)?;
         let open = |expert| {
@@ -225,18 +269,18 @@ impl<'a> Recording<'a> {
             let in_dim = if run.is_i2v { "/dit_config/i2v_in_dim" } else { "/dit_config/t2v_in_dim" };
             let count = |pointer: &str, or| self.fixture.count(pointer).unwrap_or(or);
             let config = DitConfig { layers: count(layers, self.dit.layers), in_dim: count(in_dim, self.dit.in_dim), ..self.dit.clone() };
-            dit::load(&run.host, &path, &config, attention, NormRule::Standard).map_err(in_model)
+            dit::load(&machine.backend, &path, &config, attention, NormRule::Standard).map_err(in_model)
         };
         let grid = Grid { frames: run.shape.frames, height: run.shape.height, width: run.shape.width };
         let samples = run.samples;
         let start = sampling.start(run.shape.values() * samples, &mut noise).map_err(Error::model)?;
         let mut unwatched = Unwatched;
-        let network = WanNetwork::new(&run.host, Box::new(open), &conditions, grid, samples, &mut unwatched);
+        let network = WanNetwork::new(&machine.backend, Box::new(open), &conditions, grid, samples, &mut unwatched);
         let done = sampling.finish(start, network, run.border, &mut noise).map_err(Error::model)?;
         let latent: Vec<f32> = done.latent.iter().map(|value| *value as f32).collect();
         let name = format!("{}.samples", run.name);
         rows.compare(&name, &latent, &self.io.f32(&name)?, self.latent_bound(run)?);
-        self.frames_of(run, &latent, rows)
+        self.frames_of(machine, run, &latent, rows)
     }
 
     fn sampling(&self, run: &RecordedRun<'_>) -> Result<(Sampling, NoiseSource), Error> {
@@ -256,13 +300,19 @@ impl<'a> Recording<'a> {
     }
 
     /// Compares decoded frames with whatever of them was recorded.
-    fn frames_of(&self, run: &RecordedRun<'_>, latent: &[f32], rows: &mut Rows) -> Result<(), Error> {
+    fn frames_of<B, V: VaeBackend>(
+        &self,
+        machine: &Machine<'_, B, V>,
+        run: &RecordedRun<'_>,
+        latent: &[f32],
+        rows: &mut Rows,
+    ) -> Result<(), Error> {
         let prefix = format!("{}.frame", run.name);
         let recorded: Vec<String> = self.io.names()?.into_iter().filter(|name| name.starts_with(&prefix)).collect();
         if recorded.is_empty() {
             return Ok(());
         }
-        let vae = self.vae(&run.host, Side::Decoder)?;
+        let vae = self.vae(machine, Side::Decoder)?;
         let mut frames: Vec<Vec<u8>> = Vec::new();
         for sample in latent.chunks_exact(run.shape.values()) {
             let clip = Clip::new(run.shape.dims(), sample.to_vec()).map_err(Error::model)?;
@@ -299,7 +349,7 @@ impl<'a> Recording<'a> {
 
     /// f32: at most one level on a share of 0.001; bf16: the PSNR that a latent within its bound gives.
     fn compare_frames(&self, run: &RecordedRun<'_>, name: &str, got: &[u8], want: &[u8], rows: &mut Rows) {
-        if run.host.rounding == Rounding::None {
+        if run.rounding == Rounding::None {
             let wide = |values: &[u8]| values.iter().map(|value| i64::from(*value)).collect::<Vec<_>>();
             rows.integers(name, &wide(got), &wide(want), 1e-3);
         }
@@ -308,7 +358,7 @@ impl<'a> Recording<'a> {
         }
         let squares: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2)).sum();
         let psnr = if squares == 0.0 { f64::INFINITY } else { 10.0 * (255f64.powi(2) * got.len() as f64 / squares).log10() };
-        let least = if run.host.rounding == Rounding::None { 45.0 } else { BF16_PSNR };
+        let least = if run.rounding == Rounding::None { 45.0 } else { BF16_PSNR };
         rows.fact(format!("{name} PSNR"), psnr >= least, format!("{psnr:.1} dB (at least {least})"));
     }
 }

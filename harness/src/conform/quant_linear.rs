@@ -9,14 +9,19 @@ use turbowan_cuda::ops::norm::{LayerNorm, LayerNormRule, RmsNorm, RmsRule, layer
 use turbowan_cuda::ops::quant::{AMAX_FLOOR, BLOCK, Int8Rows, Int8Rule, QuantizedWeight};
 use turbowan_reference::metrics::Bound;
 
-use super::{Error, Fixture, Rows, Tensors, dit};
+use super::{Error, Fixture, OPERATION, Rows, Tensors, dit};
+use crate::run::processor::Processor;
 
 /// Replays every case, by what its tensors are.
-pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn run(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let cases = fixture.meta["cases"].as_object().ok_or_else(|| fixture.broken("no \"cases\""))?;
     for (name, case) in cases {
         if case.get("forward").is_some() {
-            dit::quantised_forward(fixture, name, case, rows)?;
+            dit::quantised_forward(fixture, processor, name, case, rows)?;
+            continue;
+        }
+        if let Processor::Device(_) = processor {
+            rows.skip(name, OPERATION);
             continue;
         }
         let tensors = fixture.tensors(&format!("{name}.safetensors"))?;

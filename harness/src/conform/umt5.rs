@@ -8,21 +8,30 @@ use safetensors::tensor::TensorView as Stored;
 use serde_json::Value;
 use turbowan_cuda::Rounding;
 use turbowan_reference::metrics::Bound;
+use turbowan_wan_model::backend::device::DeviceBackend;
 use turbowan_wan_model::backend::host::{Host, HostTensor};
+use turbowan_wan_model::backend::text::TextBackend;
 use turbowan_wan_model::checkpoint::{Checkpoint, Dtype, TensorSource, TensorView};
 use turbowan_wan_model::config::TextConfig;
 use turbowan_wan_model::text::{EPS, PromptTokenizer, TextEncoder, TextStates, clean_prompt, position_bucket};
 
-use super::{Error, Fixture, Rows, Tensors};
+use super::{Error, Fixture, HOSTS, Rows, Tensors, dit};
+use crate::run::processor::Processor;
 
 /// Longer than any prompt of a fixture: no truncation.
 const UNLIMITED: usize = 1 << 24;
 
 /// Replays `umt5`.
-pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn run(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let config = config(fixture)?;
     let io = fixture.tensors("io.safetensors")?;
     let weights = Checkpoint::open(fixture.dir.join("weights.safetensors")).map_err(Error::model)?;
+    let prompts = Prompts::read(&io, "ids", "mask")?;
+    if let Processor::Device(device) = processor {
+        rows.skip("names, token ids, position buckets", HOSTS);
+        rows.skip("states in f32", dit::F32_ALONE);
+        return bf16_states(fixture, rows, &DeviceBackend::load(device).map_err(Error::model)?, &config, &prompts, &io);
+    }
     let close = Bound::max_abs(fixture.number("/tolerance/f32_max_abs")?);
 
     names(fixture, rows, &config, &weights)?;
@@ -32,11 +41,11 @@ pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
 
     let host = Host { rounding: Rounding::None };
     let encoder = TextEncoder::load(&host, &weights, &config).map_err(Error::model)?;
-    let prompts = Prompts::read(&io, "ids", "mask")?;
     states(rows, &host, &encoder, &prompts, &io, close)?;
     long_prompt(rows, &host, &encoder, &io, close)?;
     position_biases(rows, &host, &encoder, &io)?;
-    bf16_file(fixture, rows, &config, &weights, &prompts, &io)
+    bf16_file(fixture, rows, &config, &weights)?;
+    bf16_states(fixture, rows, &Host { rounding: Rounding::Bf16 }, &config, &prompts, &io)
 }
 
 fn config(fixture: &Fixture) -> Result<TextConfig, Error> {
@@ -247,17 +256,15 @@ fn position_biases(rows: &mut Rows, host: &Host, encoder: &Encoder<'_>, io: &Ten
     Ok(())
 }
 
-/// The `.pth` beside the weights: the same numbers rounded to bf16, and a run in bf16 from end to end.
-fn bf16_file(
-    fixture: &Fixture,
-    rows: &mut Rows,
-    config: &TextConfig,
-    weights: &Checkpoint,
-    prompts: &Prompts,
-    io: &Tensors,
-) -> Result<(), Error> {
+/// The `.pth` beside the weights, in bf16.
+fn open_bf16(fixture: &Fixture) -> Result<Checkpoint, Error> {
     let Some(path) = torch_file(&fixture.dir)? else { return Err(fixture.broken("no .pth file beside it")) };
-    let file = Checkpoint::open(&path).map_err(Error::model)?;
+    Checkpoint::open(&path).map_err(Error::model)
+}
+
+/// The `.pth` holds the same numbers rounded to bf16.
+fn bf16_file(fixture: &Fixture, rows: &mut Rows, config: &TextConfig, weights: &Checkpoint) -> Result<(), Error> {
+    let file = open_bf16(fixture)?;
     file.check(&config.tensors(), |_| false).map_err(Error::model)?;
     let rounded = |view: TensorView<'_>| view.to_bf16();
     let differing: Vec<_> = config
@@ -268,12 +275,23 @@ fn bf16_file(
         .collect();
     let note = format!("{} tensors differ from the rounded weights {differing:?}", differing.len());
     rows.fact(".pth weights", differing.is_empty(), note);
+    Ok(())
+}
 
-    let host = Host { rounding: Rounding::Bf16 };
-    let encoder = TextEncoder::load(&host, &file, config).map_err(Error::model)?;
+/// The `.pth` run in bf16 from end to end.
+fn bf16_states<B: TextBackend>(
+    fixture: &Fixture,
+    rows: &mut Rows,
+    backend: &B,
+    config: &TextConfig,
+    prompts: &Prompts,
+    io: &Tensors,
+) -> Result<(), Error> {
+    let file = open_bf16(fixture)?;
+    let encoder = TextEncoder::load(backend, &file, config).map_err(Error::model)?;
     let mut got = Vec::new();
     for (ids, seen) in prompts.each() {
-        got.extend(encode(&host, &encoder, ids, seen, &mut Vec::new())?.values);
+        got.extend(encoder.encode_padded(backend, ids, seen, &mut |_, _| Ok(())).map_err(Error::model)?.values);
     }
     let exact = got.iter().all(|value| bf16::from_f32(*value).to_f32() == *value);
     rows.fact("bf16 states are bf16 values", exact, "");

@@ -3,39 +3,50 @@
 use serde_json::Value;
 use turbowan_cuda::Rounding;
 use turbowan_reference::metrics::Bound;
+use turbowan_wan_model::backend::device::vae::DeviceFrames;
 use turbowan_wan_model::backend::host::vae::HostFrames;
+use turbowan_wan_model::backend::vae::VaeBackend;
 use turbowan_wan_model::checkpoint::Checkpoint;
 use turbowan_wan_model::config::VaeConfig;
 use turbowan_wan_model::vae::{Clip, LatentStatistics, Side, Tiling, Vae};
 
-use super::{Error, Fixture, Rows, Tensors};
+use super::{Error, Fixture, HOSTS, Rows, Tensors, dit};
+use crate::run::processor::Processor;
 
 /// Replays encoding, decoding of prefixes, and both in bf16.
-pub(super) fn run(fixture: &Fixture, rows: &mut Rows) -> Result<(), Error> {
+pub(super) fn run(fixture: &Fixture, processor: &Processor, rows: &mut Rows) -> Result<(), Error> {
     let config = config(fixture, &fixture.meta["config"])?;
     let checkpoint = Checkpoint::open(fixture.dir.join("weights.safetensors")).map_err(Error::model)?;
     checkpoint.check(&config.tensors(), |_| false).map_err(Error::model)?;
-    let recognised = VaeConfig::recognise(|name| checkpoint.shape(name).map(<[usize]>::to_vec));
-    let note = if recognised.as_ref() == Some(&config) { "as the fixture states".to_owned() } else { format!("{recognised:?}") };
-    rows.fact("configuration from shapes", recognised.as_ref() == Some(&config), note);
-    key_map(fixture, &config, rows);
-
     let statistics = statistics(fixture)?;
-    let load = |rounding| {
-        let sides = [Side::Encoder, Side::Decoder];
-        Vae::load(HostFrames::new(rounding), &checkpoint, &config, statistics.clone(), &sides).map_err(Error::model)
-    };
+    let sides = [Side::Encoder, Side::Decoder];
+    let on_host = |rounding| Vae::load(HostFrames::new(rounding), &checkpoint, &config, statistics.clone(), &sides).map_err(Error::model);
     let replay = Replay { io: &fixture.tensors("io.safetensors")?, config: &config };
     let exact = Bound {
         max_abs: Some(fixture.number("/tolerance/f32_max_abs")?),
         relative_l2: Some(fixture.number("/tolerance/f32_rel_l2")?),
         cosine: None,
     };
-    let vae = load(Rounding::None)?;
-    replay.encode(&vae, exact, rows)?;
-    replay.decode(&vae, exact, rows)?;
-    let vae = load(Rounding::Bf16)?;
-    replay.bf16(&vae, Bound::relative_l2(fixture.number("/tolerance/bf16_rel_l2")?), rows)
+    let rounded = Bound::relative_l2(fixture.number("/tolerance/bf16_rel_l2")?);
+    match processor {
+        Processor::Host => {
+            let recognised = VaeConfig::recognise(|name| checkpoint.shape(name).map(<[usize]>::to_vec));
+            let note = if recognised.as_ref() == Some(&config) { "as the fixture states".to_owned() } else { format!("{recognised:?}") };
+            rows.fact("configuration from shapes", recognised.as_ref() == Some(&config), note);
+            key_map(fixture, &config, rows);
+            let vae = on_host(Rounding::None)?;
+            replay.encode(&vae, exact, rows)?;
+            replay.decode(&vae, exact, rows)?;
+            replay.bf16(&on_host(Rounding::Bf16)?, rounded, rows)
+        }
+        Processor::Device(device) => {
+            rows.skip("configuration, names", HOSTS);
+            rows.skip("encode and decode in f32", dit::F32_ALONE);
+            let frames = DeviceFrames::load(device).map_err(Error::model)?;
+            let vae = Vae::load(frames, &checkpoint, &config, statistics, &sides).map_err(Error::model)?;
+            replay.bf16(&vae, rounded, rows)
+        }
+    }
 }
 
 /// The configuration as a meta file states it.
@@ -121,7 +132,7 @@ impl Replay<'_> {
         Ok(())
     }
 
-    fn bf16(&self, vae: &Vae<HostFrames>, bound: Bound, rows: &mut Rows) -> Result<(), Error> {
+    fn bf16<B: VaeBackend>(&self, vae: &Vae<B>, bound: Bound, rows: &mut Rows) -> Result<(), Error> {
         if self.io.has("encode_bf16") {
             let got = each(&self.clips("video")?, |video| vae.encode(video, Tiling::Whole, &mut |_| Ok(())))?;
             rows.compare("encode (bf16)", &got, &self.io.f32("encode_bf16")?, bound);
