@@ -6,7 +6,6 @@ use crate::Result;
 use crate::attention::SlaProjection;
 use crate::backend::{Backend, LinearForm, LinearParameters, NormRule, Pointwise};
 use crate::checkpoint::TensorSource;
-use crate::config::DitConfig;
 
 /// Takes named tensors from a file into a backend.
 pub(super) struct Loader<'a, B: Backend> {
@@ -65,11 +64,9 @@ impl<B: Backend> TimeEmbedding<B> {
         })
     }
 
-    /// `e [batch, dim]` and `e0 [batch, 6 * dim]` of network times `t`.
-    pub fn embed(&self, backend: &B, config: &DitConfig, t: &[f64]) -> Result<(B::Tensor, B::Tensor)> {
-        let sinusoids = t.iter().flat_map(|t| sinusoid(*t, config.freq_dim)).collect();
-        let x = backend.activation(backend.upload_exact(sinusoids, config.freq_dim)?)?;
-        let x = backend.activation(backend.linear(&x, &self.first, Pointwise::Silu)?)?;
+    /// `e [batch, dim]` and `e0 [batch, 6 * dim]` of the times' sinusoids `[batch, freq_dim]`.
+    pub fn embed(&self, backend: &B, sinusoids: &B::Activation) -> Result<(B::Tensor, B::Tensor)> {
+        let x = backend.activation(backend.linear(sinusoids, &self.first, Pointwise::Silu)?)?;
         let e = backend.linear(&x, &self.second, Pointwise::None)?;
         let silu = backend.activation(backend.silu(&e)?)?;
         let e0 = backend.linear(&silu, &self.projection, Pointwise::None)?;

@@ -15,11 +15,14 @@ pub mod embed;
 pub mod grid;
 mod init;
 pub mod names;
+pub mod pass;
 pub mod text;
 pub mod train;
 
 pub use grid::Grid;
 pub use names::DitTraits;
+use pass::Around;
+pub use pass::PassInputs;
 pub use text::TextStates;
 pub use train::TrainDit;
 
@@ -27,10 +30,10 @@ use turbowan_cuda::Rounding;
 
 use crate::Result;
 use crate::attention::Attention;
-use crate::backend::{Backend, Heads, LinearForm, Norm, NormRule, Pointwise};
+use crate::backend::{Backend, Heads, LinearForm, NormRule};
 use crate::checkpoint::TensorSource;
 use crate::config::DitConfig;
-use block::{Block, Surroundings};
+use block::Block;
 use embed::{Loader, TimeEmbedding};
 use text::TextEmbedding;
 
@@ -166,58 +169,8 @@ impl<B: Backend> WanDit<B> {
         observer: &mut impl Observer<B>,
     ) -> Result<Vec<f32>> {
         let t: Vec<f64> = t.iter().map(|t| f64::from(*t)).collect();
-        let (mut rows, around) = self.enter(backend, x, &t, text.batch, grid)?;
-        observer.see(backend, Place::Patches, &rows)?;
-        for index in 0..self.blocks.len() {
-            self.block(backend, index, &mut rows, &around, text, observer)?;
-            observer.see(backend, Place::Block(index), &rows)?;
-        }
-        let rows = self.leave(backend, &rows, &around)?;
-        observer.see(backend, Place::Head, &rows)?;
-        Ok(grid.unpatches(&backend.download(&rows)?, t.len(), self.config.out_dim))
+        let inputs = self.inputs(backend, x, &t, text.batch, grid)?;
+        let rows = self.pass(backend, &inputs, text, observer)?;
+        self.velocity(backend, &inputs, &rows)
     }
-
-    /// What comes before the first block: the rows of the patches, and what all blocks share.
-    fn enter(&self, backend: &B, x: &[f32], t: &[f64], text_batch: usize, grid: Grid) -> Result<(B::Tensor, Around<B>)> {
-        let (config, batch) = (&self.config, t.len());
-        grid.check(x, batch, config, text_batch)?;
-        let heads = Heads { batch, heads: config.heads, head_dim: config.head_dim() };
-        let rope = backend.load_rope(grid.tokens_thw(), config.head_dim())?;
-        let (e, e0) = self.time.embed(backend, config, t)?;
-        let patches = backend.activation(backend.upload(grid.patches(x, batch, config.in_dim), config.patch_in())?)?;
-        Ok((backend.linear(&patches, &self.patches, Pointwise::None)?, Around { e, e0, rope, heads }))
-    }
-
-    /// Takes the rows through one block.
-    fn block(
-        &self,
-        backend: &B,
-        index: usize,
-        rows: &mut B::Tensor,
-        around: &Around<B>,
-        text: &TextStates<B>,
-        observer: &mut impl Observer<B>,
-    ) -> Result<()> {
-        let Around { e0, rope, heads, .. } = around;
-        let surroundings = Surroundings { e0, text: &text.blocks[index], text_batch: text.batch, rope, heads: *heads };
-        self.blocks[index].forward(backend, rows, &surroundings, |qkv| observer.see_attention(backend, index, qkv, *heads))
-    }
-
-    /// What comes after the last block: the head's rows.
-    fn leave(&self, backend: &B, rows: &B::Tensor, around: &Around<B>) -> Result<B::Tensor> {
-        let table = backend.modulation(&self.head_modulation, &around.e)?;
-        let norm = Norm { rule: NormRule::Standard, eps: self.config.eps };
-        let rows = backend.norm_modulate(rows, norm, &table[0], &table[1], Rounding::None)?;
-        backend.linear(&rows, &self.head, Pointwise::None)
-    }
-}
-
-/// What all blocks of one pass share.
-struct Around<B: Backend> {
-    /// The embedded times, `[batch, dim]`.
-    e: B::Tensor,
-    /// Their modulation, `[batch, 6 * dim]`.
-    e0: B::Tensor,
-    rope: B::Rope,
-    heads: Heads,
 }

@@ -58,6 +58,11 @@ impl DeviceBackend {
         })
     }
 
+    /// The stream that the work is queued on: it can be traced, run in an arena or recorded.
+    pub fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Rows that share a row of a table.
     fn tables<'a>(x: &DeviceTensor, shift: &'a DeviceTensor, scale: &'a DeviceTensor) -> Result<Tables<'a>> {
         Ok(Tables { shift: shift.expect_f32()?, scale: scale.expect_f32()?, rows_per_group: x.rows / shift.rows.max(1) })
