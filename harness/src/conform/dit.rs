@@ -6,15 +6,15 @@ use serde_json::Value;
 use turbowan_cuda::Rounding;
 use turbowan_reference::metrics::Bound;
 use turbowan_sla::{Density, FeatureMap};
-use turbowan_wan_model::Error as ModelError;
 use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::backend::device::DeviceBackend;
-use turbowan_wan_model::backend::host::{Host, HostTensor, block_map};
-use turbowan_wan_model::backend::{Backend, Heads, NormRule};
+use turbowan_wan_model::backend::host::Host;
+use turbowan_wan_model::backend::{Backend, NormRule};
 use turbowan_wan_model::checkpoint::Checkpoint;
 use turbowan_wan_model::config::DitConfig;
 use turbowan_wan_model::dit::{DitOptions, Grid, Observer, Place, WanDit};
 
+use super::recordings::Recordings;
 use super::{Error, Fixture, Rows, Tensors};
 use crate::run::processor::Processor;
 
@@ -118,61 +118,6 @@ pub(super) fn load<B: Backend>(
 ) -> Result<WanDit<B>, Error> {
     let checkpoint = Checkpoint::open(path).map_err(Error::model)?;
     WanDit::load(backend, &checkpoint, config, DitOptions { attention, norms, quantise: false }).map_err(Error::model)
-}
-
-/// Holds recorded activations and block maps to what the network shows.
-#[derive(Default)]
-struct Recordings {
-    /// `(place, name in the fixture, values)`.
-    activations: Vec<(Place, String, Vec<f32>)>,
-    got: Vec<(String, Vec<f32>)>,
-    sparsity: Option<Sparsity>,
-    lists: Vec<Vec<i64>>,
-}
-
-impl Recordings {
-    fn of(io: &Tensors, prefix: &str, layers: usize) -> Result<Self, Error> {
-        let mut activations = Vec::new();
-        let places = [(Place::Patches, "patch_embedding_out".to_owned()), (Place::Head, "head_out".to_owned())];
-        let blocks = (0..layers).map(|index| (Place::Block(index), format!("block{index}_out")));
-        for (place, name) in places.into_iter().chain(blocks) {
-            let name = format!("{prefix}{name}");
-            if io.has(&name) {
-                activations.push((place, name.clone(), io.f32(&name)?));
-            }
-        }
-        Ok(Self { activations, ..Self::default() })
-    }
-
-    fn compare(&self, rows: &mut Rows, bound: Bound) {
-        for (_, name, want) in &self.activations {
-            match self.got.iter().find(|(got, _)| got == name) {
-                Some((_, got)) => rows.compare(name, got, want, bound),
-                None => rows.fact(name, false, "never seen"),
-            }
-        }
-    }
-}
-
-impl<B: Backend> Observer<B> for Recordings {
-    fn see(&mut self, backend: &B, place: Place, rows: &B::Tensor) -> turbowan_wan_model::Result<()> {
-        for (at, name, _) in &self.activations {
-            if *at == place {
-                self.got.push((name.clone(), backend.download(rows)?));
-            }
-        }
-        Ok(())
-    }
-
-    fn see_attention(&mut self, backend: &B, _: usize, qkv: [&B::Tensor; 3], heads: Heads) -> turbowan_wan_model::Result<()> {
-        if let Some(sparsity) = &self.sparsity {
-            let width = heads.heads * heads.head_dim;
-            let [q, k] = [qkv[0], qkv[1]].map(|rows| Ok::<_, ModelError>(HostTensor { width, values: backend.download(rows)? }));
-            let map = block_map(backend.rounding(), &q?, &k?, heads, sparsity)?;
-            self.lists.push(map.lists().iter().map(|block| i64::from(*block)).collect());
-        }
-        Ok(())
-    }
 }
 
 fn f32_bound(fixture: &Fixture) -> Result<Bound, Error> {
@@ -304,7 +249,7 @@ pub(super) fn sparse_linear(fixture: &Fixture, processor: &Processor, rows: &mut
                 }
                 continue;
             }
-            let mut recordings = Recordings { sparsity: Some(sparsity), ..Recordings::default() };
+            let mut recordings = Recordings::of_maps(sparsity);
             let got = pass.run(&host, &mut recordings)?;
             rows.compare(&output, &got, &io.f32(&output)?, bound);
             let prefix = if variant == "output_full_bf16" { format!("{name}.full_bf16") } else { name.clone() };
@@ -338,7 +283,7 @@ pub(super) fn quantised_forward(fixture: &Fixture, processor: &Processor, name: 
         // The plain network runs with the textbook norms, the quantised one with the fast ones that replace them.
         let norms = if output == "output_quant" { NormRule::Fast } else { NormRule::Standard };
         let pass = Pass { path: &path, config: &config, attention: Attention::Sla(sparsity), norms, inputs: &inputs };
-        let mut recordings = Recordings { activations: Vec::new(), ..Recordings::default() };
+        let mut recordings = Recordings::default();
         let block = "act.block0_out_quant";
         if output == "output_quant" && io.has(block) {
             recordings.activations.push((Place::Block(0), block.to_owned(), io.f32(block)?));

@@ -6,9 +6,11 @@
 
 mod dit;
 pub mod fixture;
+mod frames;
 mod pipeline;
 mod quant_linear;
 mod rcm_sampler;
+mod recordings;
 mod sage;
 mod sla;
 mod umt5;

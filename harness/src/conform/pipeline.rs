@@ -26,7 +26,7 @@ use turbowan_wan_model::resolution::{CELL, FrameCount, FrameSize, LatentShape};
 use turbowan_wan_model::text::{PromptTokenizer, TextEncoder, clean_prompt};
 use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Tiling, Vae, to_bytes};
 
-use super::{Error, Fixture, Rows, Tensors, dit};
+use super::{Error, Fixture, Rows, Tensors, dit, frames};
 use crate::run::processor::Processor;
 
 /// A fixture with its checkpoints found.
@@ -313,15 +313,15 @@ impl<'a> Recording<'a> {
             return Ok(());
         }
         let vae = self.vae(machine, Side::Decoder)?;
-        let mut frames: Vec<Vec<u8>> = Vec::new();
+        let mut shown: Vec<Vec<u8>> = Vec::new();
         for sample in latent.chunks_exact(run.shape.values()) {
             let clip = Clip::new(run.shape.dims(), sample.to_vec()).map_err(Error::model)?;
             let mut at = 0;
             let mut take = |progress: turbowan_wan_model::vae::Progress<'_>| {
                 if let turbowan_wan_model::vae::Progress::Frame { pixels, .. } = progress {
-                    match frames.get_mut(at) {
-                        Some(left) => *left = side_by_side(left, &to_bytes(pixels), run.size.height()),
-                        None => frames.push(to_bytes(pixels)),
+                    match shown.get_mut(at) {
+                        Some(left) => *left = frames::beside(left, &to_bytes(pixels), run.size.height()),
+                        None => shown.push(to_bytes(pixels)),
                     }
                     at += 1;
                 }
@@ -329,49 +329,24 @@ impl<'a> Recording<'a> {
             };
             vae.decode(&clip, Tiling::Whole, &mut take).map_err(Error::model)?;
         }
-        if frames.is_empty() {
+        if shown.is_empty() {
             return Err(self.fixture.broken(format!("run {}: no frames", run.name)));
         }
         for name in recorded {
             let want: Vec<u8> = self.io.i64(&name)?.into_iter().map(|value| value as u8).collect();
-            let last = frames.len() - 1;
+            let last = shown.len() - 1;
             let got: Vec<u8> = if name.contains("frames_0_and_last") {
-                [&frames[0][..], &frames[last][..]].concat()
+                [&shown[0][..], &shown[last][..]].concat()
             } else if name.contains("frame_last") {
-                frames[last].clone()
+                shown[last].clone()
             } else {
-                frames.concat()
+                shown.concat()
             };
-            self.compare_frames(run, &name, &got, &want, rows);
+            frames::compare(rows, &name, run.rounding, &got, &want);
         }
         Ok(())
     }
-
-    /// f32: at most one level on a share of 0.001; bf16: the PSNR that a latent within its bound gives.
-    fn compare_frames(&self, run: &RecordedRun<'_>, name: &str, got: &[u8], want: &[u8], rows: &mut Rows) {
-        if run.rounding == Rounding::None {
-            let wide = |values: &[u8]| values.iter().map(|value| i64::from(*value)).collect::<Vec<_>>();
-            rows.integers(name, &wide(got), &wide(want), 1e-3);
-        }
-        if got.len() != want.len() {
-            return rows.fact(name, false, format!("{} bytes where the fixture has {}", got.len(), want.len()));
-        }
-        let squares: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - f64::from(*w)).powi(2)).sum();
-        let psnr = if squares == 0.0 { f64::INFINITY } else { 10.0 * (255f64.powi(2) * got.len() as f64 / squares).log10() };
-        let least = if run.rounding == Rounding::None { 45.0 } else { BF16_PSNR };
-        rows.fact(format!("{name} PSNR"), psnr >= least, format!("{psnr:.1} dB (at least {least})"));
-    }
 }
-
-/// Two pictures of `height` rows as one, as the official script shows samples.
-fn side_by_side(left: &[u8], right: &[u8], height: usize) -> Vec<u8> {
-    let rows = left.chunks(left.len() / height).zip(right.chunks(right.len() / height));
-    rows.flat_map(|(left, right)| left.iter().chain(right).copied()).collect()
-}
-
-/// Frames of a bf16 run: the fixture allows latents 5% apart, which is 26 dB of the latent's own power; the decoder
-/// carries about that to pixels.
-const BF16_PSNR: f64 = 26.0;
 
 /// An error of the fixture inside a closure that must return the models'.
 fn in_model(error: Error) -> turbowan_wan_model::Error {
