@@ -74,7 +74,7 @@ pub enum Error {
         name: String,
     },
     /// A kernel could not be started; the device works on.
-    #[error("{kernel}: its launch failed ({name}), and nothing of it ran")]
+    #[error("{kernel}: its launch failed ({name}), and nothing of it ran: try again, and read the system's log if it comes back")]
     LaunchFailed {
         /// The kernel.
         kernel: &'static str,

@@ -87,10 +87,28 @@ pub enum Error {
     #[error(transparent)]
     Bench(#[from] crate::bench::error::Error),
     /// The run was stopped by the user; it can be taken up again.
-    #[error("stopped; continue with: turbowan {mode} --resume {}", state.display())]
+    #[error("stopped; continue with: turbowan {mode}{place} --resume {}", state.display())]
     Stopped {
         /// The command.
         mode: &'static str,
+        /// The flags that choose where the networks work, as [`Processor::flags`] has them.
+        ///
+        /// [`Processor::flags`]: crate::run::processor::Processor::flags
+        place: &'static str,
+        /// The saved run.
+        state: PathBuf,
+    },
+    /// The run ended badly, and what it had done lies in a file.
+    #[error("{reason}; all up to step {step} is kept, continue with: turbowan {mode}{place} --resume {}", state.display())]
+    Interrupted {
+        /// What ended it.
+        reason: Box<Error>,
+        /// Steps done.
+        step: usize,
+        /// The command.
+        mode: &'static str,
+        /// As [`Error::Stopped`] has it.
+        place: &'static str,
         /// The saved run.
         state: PathBuf,
     },
@@ -135,6 +153,7 @@ impl Error {
         match self {
             Self::Stopped { .. } | Self::StoppedEarly | Self::Paused { .. } => 130,
             Self::Flag { .. } => 2,
+            Self::Interrupted { reason, .. } => reason.exit_code(),
             _ => 1,
         }
     }

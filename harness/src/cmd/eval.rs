@@ -127,7 +127,7 @@ pub fn run(args: &Eval) -> Result<(), Error> {
     if let Some(path) = &args.json {
         atomic_file::write(path, format!("{:#}\n", findings.json).as_bytes())?;
     }
-    if findings.is_stopped { Err(Error::Stopped { mode: "eval", state: record }) } else { Ok(()) }
+    if findings.is_stopped { Err(Error::Stopped { mode: "eval", place: "", state: record }) } else { Ok(()) }
 }
 
 /// The flags with every default resolved.

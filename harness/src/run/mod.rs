@@ -12,7 +12,9 @@ pub mod watch;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use turbowan_rcm::NoiseSource;
 use turbowan_wan_model::Error as ModelError;
+use turbowan_wan_model::pipeline::{Sampling, Snapshot};
 
 use crate::error::Error;
 use crate::progress::Progress;
@@ -49,20 +51,8 @@ impl Run<'_> {
     /// # Errors
     /// One error; what had been computed by then lies in the state file that it names.
     pub fn finish(self) -> Result<Vec<PathBuf>, Error> {
-        let state_path = SavedRun::path_beside(self.output.path());
         self.output.check()?;
         watch::hear_ctrl_c();
-        let result = self.stages(&state_path);
-        match result {
-            Err(Error::Model(ModelError::Cancelled)) if state_path.exists() => {
-                Err(Error::Stopped { mode: self.request.mode.command(), state: state_path })
-            }
-            Err(Error::Model(ModelError::Cancelled)) => Err(Error::StoppedEarly),
-            other => other,
-        }
-    }
-
-    fn stages(&self, state_path: &Path) -> Result<Vec<PathBuf>, Error> {
         self.processor.check(self.request.precision)?;
         let stages = Stages::new(self.request, self.progress).on(&self.processor);
         let sampling = stages.sampling()?;
@@ -71,15 +61,31 @@ impl Run<'_> {
             Some(saved) => saved.snapshot.clone(),
             None => sampling.start(stages.latent_values(), &mut noise)?,
         };
+        let state_path = SavedRun::path_beside(self.output.path());
         if start.latent.len() != stages.latent_values() {
-            return Err(Error::broken(state_path, "its latent is not of the request's size"));
+            return Err(Error::broken(&state_path, "its latent is not of the request's size"));
         }
-        let mut follow = Follow::new(self.progress, self.request, self.output.path().to_owned(), state_path.to_owned(), start.clone());
+        let mut follow = Follow::new(self.progress, self.request, self.output.path().to_owned(), state_path.clone(), start.clone());
         follow.capture = self.capture.clone();
+        follow.kept = self.resumed.as_ref().filter(|_| state_path.exists()).map(|saved| saved.snapshot.step);
+        let videos = self.videos(&stages, &sampling, &mut noise, start, &mut follow);
+        let files = videos.and_then(|videos| self.write(&videos)).map_err(|error| self.ended(error, follow.kept, &state_path))?;
+        SavedRun::remove(&state_path);
+        Ok(files)
+    }
+
+    fn videos(
+        &self,
+        stages: &Stages<'_>,
+        sampling: &Sampling,
+        noise: &mut NoiseSource,
+        start: Snapshot,
+        follow: &mut Follow<'_>,
+    ) -> Result<Vec<Frames>, Error> {
         let done = if start.step < sampling.steps() {
-            let conditions = stages.conditions(self.cache.as_deref(), sampling.is_guided(), &mut follow)?;
+            let conditions = stages.conditions(self.cache.as_deref(), sampling.is_guided(), follow)?;
             follow.save()?;
-            let done = stages.denoise(start, &sampling, &mut noise, &conditions, &mut follow);
+            let done = stages.denoise(start, sampling, noise, &conditions, follow);
             if let Some(error) = follow.failed.take() {
                 return Err(error);
             }
@@ -87,10 +93,23 @@ impl Run<'_> {
         } else {
             start
         };
-        let videos = stages.decode(&done.latent, &mut follow)?;
-        let files = self.write(&videos)?;
-        SavedRun::remove(state_path);
-        Ok(files)
+        stages.decode(&done.latent, follow)
+    }
+
+    /// An error as the user is told it, when the state file holds so many steps of this run.
+    fn ended(&self, error: Error, kept: Option<usize>, state_path: &Path) -> Error {
+        let (mode, place, state) = (self.request.mode.command(), self.processor.flags(), state_path.to_owned());
+        match (error, kept) {
+            (Error::Model(ModelError::Cancelled), Some(_)) => Error::Stopped { mode, place, state },
+            (Error::Model(ModelError::Cancelled), None) => Error::StoppedEarly,
+            (error, None) => error,
+            (error, Some(0)) if self.resumed.is_none() => {
+                // nothing is in it that the same command does not make at once
+                SavedRun::remove(state_path);
+                error
+            }
+            (error, Some(step)) => Error::Interrupted { reason: Box::new(error), step, mode, place, state },
+        }
     }
 
     fn write(&self, videos: &[Frames]) -> Result<Vec<PathBuf>, Error> {

@@ -46,6 +46,15 @@ impl Processor {
         }
     }
 
+    /// The flags that choose it, behind a space; none for the host.
+    pub fn flags(&self) -> &'static str {
+        match self {
+            Self::Host => "",
+            Self::Device(device) if device.is_emulated() => " --device emulator",
+            Self::Device(_) => " --device cuda",
+        }
+    }
+
     /// What the bytes of a result depend on beside the request: the instruction set, or the device and its chip.
     pub fn name(&self) -> String {
         match self {
@@ -66,7 +75,7 @@ mod tests {
     fn a_device_works_in_bf16_and_says_what_it_is() {
         assert!(Processor::Host.check(Precision::F32).is_ok());
         let Ok(emulator) = Processor::emulator() else { return println!("skipped: no emulator") };
-        assert_eq!(emulator.name(), "emulator 8.0");
+        assert_eq!((emulator.name().as_str(), emulator.flags()), ("emulator 8.0", " --device emulator"));
         assert!(emulator.check(Precision::Bf16).is_ok());
         assert!(emulator.check(Precision::F32).unwrap_err().to_string().contains("--precision"));
     }

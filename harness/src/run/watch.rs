@@ -37,6 +37,8 @@ pub struct Follow<'a> {
     stage: Option<Stage<'a>>,
     saved: SavedRun,
     path: PathBuf,
+    /// Steps in the state file, once there is one of this run.
+    pub kept: Option<usize>,
     /// Blocks whose queries, keys and values are kept.
     pub capture: Option<Capture>,
     /// Set when a file could not be written.
@@ -47,7 +49,7 @@ impl<'a> Follow<'a> {
     /// Follows the run that makes `save_path`; its state goes to `path`.
     pub fn new(progress: &'a Progress, request: &Request, save_path: PathBuf, path: PathBuf, snapshot: Snapshot) -> Self {
         let saved = SavedRun { request: request.clone(), save_path, snapshot };
-        Self { progress, stage: None, saved, path, capture: None, failed: None }
+        Self { progress, stage: None, saved, path, kept: None, capture: None, failed: None }
     }
 
     /// Opens a stage; the one before is ended.
@@ -75,8 +77,10 @@ impl<'a> Follow<'a> {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn save(&self) -> Result<(), crate::Error> {
-        self.saved.save(&self.path)
+    pub fn save(&mut self) -> Result<(), crate::Error> {
+        self.saved.save(&self.path)?;
+        self.kept = Some(self.saved.snapshot.step);
+        Ok(())
     }
 }
 
