@@ -128,22 +128,34 @@ fn checkpoints_that_are_none_or_of_something_else() {
     with(&good, &vae, &text, &pipeline("meta.json"), "meta.json");
 }
 
+/// A weight that is no number, and numbers of which a product is none.
 #[test]
-fn a_weight_that_is_not_a_number_is_named_with_its_place() {
+fn what_is_not_a_number_is_named_with_its_place() {
     let folder = tempfile::tempdir().unwrap();
-    let mut bytes = std::fs::read(pipeline("checkpoints/TurboWan2.1-T2V-tiny.safetensors")).unwrap();
-    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let names: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
-    let start = names["blocks.1.ffn.2.bias"]["data_offsets"][0].as_u64().unwrap() as usize;
-    bytes[header + start..][..2].copy_from_slice(&[0xc0, 0x7f]); // a bf16 NaN
+    let sound = std::fs::read(pipeline("checkpoints/TurboWan2.1-T2V-tiny.safetensors")).unwrap();
+    let header = 8 + u64::from_le_bytes(sound[..8].try_into().unwrap()) as usize;
+    let names: serde_json::Value = serde_json::from_slice(&sound[8..header]).unwrap();
+    let dim = names["blocks.0.ffn.2.bias"]["shape"][0].as_u64().unwrap() as usize;
     let broken = folder.path().join("broken.safetensors");
-    std::fs::write(&broken, bytes).unwrap();
+    let write = |values: &[(&str, usize, half::bf16)]| {
+        let mut bytes = sound.clone();
+        for (name, index, value) in values {
+            assert_eq!(names[name]["dtype"], "BF16", "{name}");
+            let start = names[name]["data_offsets"][0].as_u64().unwrap() as usize;
+            bytes[header + start + 2 * index..][..2].copy_from_slice(&value.to_le_bytes());
+        }
+        std::fs::write(&broken, bytes).unwrap();
+    };
     let [vae, text, tokenizer] = ["Wan2.1_VAE.pth", "models_t5_umt5-xxl-enc-bf16.pth", "google/umt5-xxl/tokenizer.json"]
         .map(|name| pipeline(&format!("checkpoints/{name}")));
     let files = ["--dit_path", broken.to_str().unwrap(), "--vae_path", &vae, "--text_encoder_path", &text, "--tokenizer_path", &tokenizer];
     let run = [&["t2v", "--prompt", "x", "--resolution", "64x64", "--num_frames", "5"], &files[..]].concat();
-    refuse(folder.path(), &run, "denoising step 1, block 1");
-    assert!(!folder.path().join("output/generated_video.mp4").exists());
+    write(&[("blocks.1.ffn.2.bias", 3, half::bf16::NAN)]);
+    refuse(folder.path(), &run, "blocks.1.ffn.2.bias: value 3");
+    // the gate of the feed-forward layer is the last of six tables
+    write(&[("blocks.0.ffn.2.bias", 0, half::bf16::MAX), ("time_projection.1.bias", 5 * dim, half::bf16::from_f32(1e30))]);
+    refuse(folder.path(), &run, "denoising step 1, block 0");
+    assert_eq!(std::fs::read_dir(folder.path().join("output")).unwrap().count(), 0, "nothing is left behind");
 }
 
 #[test]

@@ -62,9 +62,12 @@ pub enum Error {
         must: String,
     },
     /// A value that is not a number, is infinite, or a result that is flat.
-    #[error("{place}: {fault}; the run was stopped before a broken video was written")]
+    #[error(
+        "{place}: {fault}; stopped before anything broken was written: fetch the checkpoint anew if it may be damaged, \
+         or try another precision"
+    )]
     NotFinite {
-        /// Where it was born: block, step or stage.
+        /// Where it was born: tensor, block, step or stage.
         place: String,
         /// What was found.
         fault: String,

@@ -7,12 +7,13 @@ use turbowan_cuda::Rounding;
 use turbowan_reference::inputs::normal;
 use turbowan_reference::metrics::{Bound, Verdict};
 use turbowan_sla::Density;
+use turbowan_wan_model::Error;
 use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::backend::NormRule;
 use turbowan_wan_model::backend::host::Host;
-use turbowan_wan_model::checkpoint::{TensorSource, TensorView};
+use turbowan_wan_model::checkpoint::{Dtype, TensorSource, TensorView};
 use turbowan_wan_model::config::DitConfig;
-use turbowan_wan_model::dit::{DitOptions, Grid, Unobserved, WanDit};
+use turbowan_wan_model::dit::{DitOptions, DitTraits, Grid, Unobserved, WanDit};
 use turbowan_wan_model::tiny::{self, Part, TinyTensors};
 
 const EXACT: Host = Host { rounding: Rounding::None };
@@ -131,4 +132,43 @@ fn what_does_not_fit_is_refused() {
     assert!(dit.read_text(&EXACT, &case.texts, Some(&[0.0; 80])).is_err());
     let three = dit.read_text(&EXACT, &case.texts.repeat(3), None).unwrap();
     assert!(dit.forward(&EXACT, &case.latents, &[1.0], &three, GRID, &mut Unobserved).is_err());
+}
+
+/// Weights of which one tensor has one value that is NaN.
+struct Spoiled<'a> {
+    sound: &'a TinyTensors,
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Spoiled<'a> {
+    fn new(sound: &'a TinyTensors, name: &str) -> Self {
+        let mut values = sound.get(name).unwrap().to_f32();
+        let last = values.len() - 1;
+        values[last] = f32::NAN;
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        Self { sound, name: name.to_owned(), bytes }
+    }
+}
+
+impl TensorSource for Spoiled<'_> {
+    fn get(&self, name: &str) -> Option<TensorView<'_>> {
+        let view = self.sound.get(name)?;
+        Some(if name == self.name { TensorView { dtype: Dtype::F32, bytes: &self.bytes, ..view } } else { view })
+    }
+}
+
+/// A quantiser makes a 0 of a NaN: behind one the numbers are finite, and wrong.
+#[test]
+fn a_nan_in_any_weight_is_refused_by_name_before_int8_can_hide_it() {
+    let (sound, config) = (weights(), DitConfig { layers: 1, ..tiny::dit_config(16) });
+    let specs = config.tensors(DitTraits { quantised: false, sla: true });
+    assert!(specs.len() > 40, "{}", specs.len());
+    let options = DitOptions { quantise: true, ..options(Attention::SageSla(sparse(0.5))) };
+    for spec in specs {
+        let error = WanDit::load(&EXACT, &Spoiled::new(&sound, &spec.name), &config, options).unwrap_err();
+        let last = spec.shape.iter().product::<usize>() - 1;
+        let Error::NotFinite { place, fault } = &error else { panic!("{}: {error}", spec.name) };
+        assert!(*place == spec.name && fault.contains(&format!("value {last} ")), "{error}");
+    }
 }

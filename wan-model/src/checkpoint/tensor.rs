@@ -98,10 +98,31 @@ impl TensorView<'_> {
         }
     }
 
+    /// Which value, by its number, is the first that is NaN or infinite.
+    pub fn first_not_finite(&self) -> Option<usize> {
+        match self.dtype {
+            Dtype::F32 => first_of(self.bytes, |bytes| !f32::from_le_bytes(bytes).is_finite()),
+            Dtype::F16 => first_of(self.bytes, |bytes| !f16::from_le_bytes(bytes).is_finite()),
+            Dtype::Bf16 => first_of(self.bytes, |bytes| !bf16::from_le_bytes(bytes).is_finite()),
+            Dtype::F64 => first_of(self.bytes, |bytes| !f64::from_le_bytes(bytes).is_finite()),
+            Dtype::I8 | Dtype::U8 | Dtype::I32 | Dtype::I64 | Dtype::Bool => None,
+        }
+    }
+
     /// The values as signed bytes, if that is what they are.
     pub fn to_i8(&self) -> Option<Vec<i8>> {
         (self.dtype == Dtype::I8).then(|| self.bytes.iter().map(|b| *b as i8).collect())
     }
+}
+
+/// The first value of `N` bytes that is `wanted`.
+fn first_of<const N: usize>(bytes: &[u8], wanted: impl Fn([u8; N]) -> bool) -> Option<usize> {
+    // a run is looked at to its end, which is vector code
+    const RUN: usize = 1024;
+    let values = bytes.as_chunks().0;
+    let run = values.chunks(RUN).position(|run| run.iter().fold(false, |found, value| found | wanted(*value)))?;
+    let within = values[run * RUN..].iter().position(|value| wanted(*value))?;
+    Some(run * RUN + within)
 }
 
 /// Where a network's tensors come from, by official name.
@@ -119,5 +140,32 @@ pub trait TensorSource {
             path: "checkpoint".into(),
             misfits: vec![crate::error::Misfit::Missing { name: name.to_owned(), expected: Vec::new() }],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_value_that_is_no_number_is_found_in_every_format() {
+        let find = |dtype: Dtype, values: &[f32]| {
+            let bytes: Vec<u8> = match dtype {
+                Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                Dtype::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+                Dtype::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+                _ => values.iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect(),
+            };
+            TensorView { dtype, shape: &[values.len()], bytes: &bytes }.first_not_finite()
+        };
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::Bf16, Dtype::F64] {
+            let mut values = vec![-60_000.0; 5000];
+            assert_eq!((find(dtype, &values), find(dtype, &[])), (None, None), "{dtype:?}");
+            for (at, value) in [(4999, f32::NAN), (1024, f32::INFINITY), (1023, f32::NEG_INFINITY), (0, f32::NAN)] {
+                values[at] = value;
+                assert_eq!(find(dtype, &values), Some(at), "{dtype:?}");
+            }
+        }
+        assert_eq!(TensorView { dtype: Dtype::I8, shape: &[2], bytes: &[0x7f, 0xff] }.first_not_finite(), None);
     }
 }

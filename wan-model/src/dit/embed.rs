@@ -2,10 +2,10 @@
 
 use turbowan_cuda::Rounding;
 
-use crate::Result;
 use crate::attention::SlaProjection;
 use crate::backend::{Backend, LinearForm, LinearParameters, NormRule, Pointwise};
-use crate::checkpoint::TensorSource;
+use crate::checkpoint::{TensorSource, TensorView};
+use crate::{Error, Result};
 
 /// Takes named tensors from a file into a backend.
 pub(super) struct Loader<'a, B: Backend> {
@@ -17,31 +17,47 @@ pub(super) struct Loader<'a, B: Backend> {
 impl<B: Backend> Loader<'_, B> {
     /// The linear layer `name`, int8 where the file has it so.
     pub fn linear(&self, name: &str) -> Result<B::Linear> {
-        let bias = self.source.get(&format!("{name}.bias"));
-        let parameters = match self.source.get(&format!("{name}.int8_weight")) {
-            Some(weight) => LinearParameters::Int8 { weight, scale: self.source.take(&format!("{name}.scale"))?, bias },
-            None => LinearParameters::Float { weight: self.source.take(&format!("{name}.weight"))?, bias },
+        let bias = self.find(&format!("{name}.bias"))?;
+        let parameters = match self.find(&format!("{name}.int8_weight"))? {
+            Some(weight) => LinearParameters::Int8 { weight, scale: self.take(&format!("{name}.scale"))?, bias },
+            None => LinearParameters::Float { weight: self.take(&format!("{name}.weight"))?, bias },
         };
         self.backend.load_linear(name, parameters, self.form)
     }
 
     /// The tensor `name` as rows of `width`, rounded as activations are.
     pub fn rows(&self, name: &str, width: usize) -> Result<B::Tensor> {
-        self.backend.load_rows(name, self.source.take(name)?, width, self.backend.rounding())
+        self.backend.load_rows(name, self.take(name)?, width, self.backend.rounding())
     }
 
     /// A norm's `weight` or `bias`: the official fast norms keep theirs in f32 whatever the network uses.
     pub fn norm_rows(&self, name: &str, rule: NormRule, width: usize) -> Result<B::Tensor> {
         match rule {
             NormRule::Standard => self.rows(name, width),
-            NormRule::Fast => self.backend.load_rows(name, self.source.take(name)?, width, Rounding::None),
+            NormRule::Fast => self.backend.load_rows(name, self.take(name)?, width, Rounding::None),
         }
     }
 
     /// SLA's projection `name`.
     pub fn projection(&self, name: &str) -> Result<B::Projection> {
-        let values = |part: &str| -> Result<Vec<f32>> { Ok(self.source.take(&format!("{name}.{part}"))?.to_f32()) };
+        let values = |part: &str| -> Result<Vec<f32>> { Ok(self.take(&format!("{name}.{part}"))?.to_f32()) };
         self.backend.load_projection(name, SlaProjection { weight: values("weight")?, bias: values("bias")? })
+    }
+
+    fn find(&self, name: &str) -> Result<Option<TensorView<'_>>> {
+        self.source.get(name).map(|tensor| finite(name, tensor)).transpose()
+    }
+
+    fn take(&self, name: &str) -> Result<TensorView<'_>> {
+        finite(name, self.source.take(name)?)
+    }
+}
+
+/// A tensor without NaN or infinity. Int8 rows have no NaN, so that a layer behind a quantiser would go on with zeros.
+fn finite<'a>(name: &str, tensor: TensorView<'a>) -> Result<TensorView<'a>> {
+    match tensor.first_not_finite() {
+        None => Ok(tensor),
+        Some(at) => Err(Error::NotFinite { place: name.to_owned(), fault: format!("value {at} is not a finite number") }),
     }
 }
 
