@@ -48,6 +48,15 @@ pair-host out:
     cargo build --release
     benches/peers/pair_host.sh {{out}}
 
+# A CPU's report from nothing, in under a quarter of an hour on an idle machine: records, index.html and README.md in a new folder.
+report-host out:
+    cargo build --release
+    target/release/turbowan report host --out {{out}} --peers benches/peers
+
+# The page of records again, e.g. of reports/DATE-MACHINE.
+report-bench out +records:
+    cargo run --release -- report bench {{records}} --out {{out}}
+
 # What each kernel takes of each chip, and the predicted budget of its hot loop, from the embedded machine code.
 report-kernels:
     cargo run --release -- report kernels

@@ -130,7 +130,9 @@ fn the_command_counts_its_cases_and_speaks_json() {
     let output = turbowan(&["verify", "--device", "host", "--op", "quantise-1x128", "--json"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (last, rows) = lines.split_last().unwrap();
+    let [first, rows @ .., last] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((first["event"].as_str(), first["schema"].as_str()), (Some("begun"), Some(report::SCHEMA)));
+    assert!(first["machine"]["cores"].as_u64() >= Some(1) && first["build"]["version"].is_string(), "{first}");
     assert_eq!(
         (last["event"].as_str(), last["passed"].as_u64(), last["failed"].as_u64()),
         (Some("done"), Some(rows.len() as u64), Some(0))

@@ -5,13 +5,24 @@ name            the function that was called
 op, shape       the family of operations and the shape, in the words of benches/cases/*.toml
 case            the case of such a file that the shape was taken from, if it was
 threads         threads of the host; null on a device
+cpu, date       the processor's own name and the hour, UTC: `turbowan report bench` pairs times of one machine and day
 median_s, min_s, samples_s   seconds
 """
 
+import datetime
 import json
+import platform
 import statistics
 import time
 import tomllib
+
+
+def cpu():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or None
 
 
 def print_line(peer, version, name, op, shape, threads, seconds, **more):
@@ -22,6 +33,8 @@ def print_line(peer, version, name, op, shape, threads, seconds, **more):
         "op": op,
         "shape": shape,
         "threads": threads,
+        "cpu": cpu(),
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "median_s": statistics.median(seconds),
         "min_s": min(seconds),
         "samples_s": seconds,

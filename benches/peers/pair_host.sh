@@ -4,13 +4,13 @@
 #
 #   pip install torch diffusers safetensors
 #   cargo build --release
-#   PYTHON=python3 benches/peers/pair_host.sh reports/DATE-MACHINE
+#   PYTHON=python3 benches/peers/pair_host.sh reports/DATE-MACHINE   # TURBOWAN=program takes another build
 set -euo pipefail
 out=${1:?a folder for the records, e.g. reports/DATE-MACHINE}
 python=${PYTHON:-python3}
 threads=${THREADS:-2}
 here=$(cd "$(dirname "$0")" && pwd)
-turbowan=$here/../../target/release/turbowan
+turbowan=${TURBOWAN:-$here/../../target/release/turbowan}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 scratch=$(mktemp -d)

@@ -24,6 +24,12 @@ pub struct Peer {
     pub shape: Map<String, Value>,
     /// Threads, or none on a device.
     pub threads: Option<usize>,
+    /// The processor's own name, where it is told.
+    #[serde(default)]
+    pub cpu: Option<String>,
+    /// UTC, where it is told: a time stands in a ratio with another of its own day alone.
+    #[serde(default)]
+    pub date: Option<String>,
     /// The GPU as its driver calls it, where it ran on one.
     #[serde(default)]
     pub gpu: Option<String>,
@@ -42,7 +48,7 @@ pub enum Line {
     /// Ours, of another day.
     Ours(Box<Record>),
     /// A peer's.
-    Peer(Peer),
+    Peer(Box<Peer>),
 }
 
 /// One row of a comparison.
@@ -78,7 +84,7 @@ pub fn read(path: &Path) -> Result<Vec<Line>, Error> {
         match value.get("schema").and_then(Value::as_str) {
             Some(SCHEMA) => lines.push(Line::Ours(Box::new(serde_json::from_value(value).map_err(at)?))),
             Some(other) => return Err(Error::file(path, format!("line {}: schema {other:?}; {SCHEMA:?} is read", number + 1))),
-            None if value.get("peer").is_some() => lines.push(Line::Peer(serde_json::from_value(value).map_err(at)?)),
+            None if value.get("peer").is_some() => lines.push(Line::Peer(Box::new(serde_json::from_value(value).map_err(at)?))),
             None => {}
         }
     }
@@ -122,12 +128,7 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
             Some((format!("{} of {}", commit, theirs.date), median, note))
         }
         Line::Peer(theirs) => {
-            let family = ours.op.split('/').next()?;
-            let answers = theirs.op == family || theirs.op == "attention" && family == "self-attention";
-            let is_same = is_same_shape(&ours.shape, &theirs.shape);
-            // threads are told of a host alone
-            let is_same_device = theirs.threads.is_some() == (ours.device == "host");
-            if !answers || !is_same || !is_same_device || theirs.shape.is_empty() {
+            if !theirs.answers(ours) {
                 return None;
             }
             let note = match theirs.threads {
@@ -137,8 +138,24 @@ fn stands_against(ours: &Record, line: &Line) -> Option<(String, f64, String)> {
                 }
                 _ => String::new(),
             };
-            Some((format!("{} {} ({})", theirs.peer, theirs.version, theirs.name), theirs.median_s, note))
+            Some((theirs.title(), theirs.median_s, note))
         }
+    }
+}
+
+impl Peer {
+    /// Whether it is of the same operation and shape as ours, and of the same kind of device.
+    pub fn answers(&self, ours: &Record) -> bool {
+        let family = ours.op.split('/').next().unwrap_or_default();
+        let is_same_op = self.op == family || self.op == "attention" && family == "self-attention";
+        // threads are told of a host alone
+        let is_same_device = self.threads.is_some() == (ours.device == "host");
+        is_same_op && is_same_device && !self.shape.is_empty() && is_same_shape(&ours.shape, &self.shape)
+    }
+
+    /// Whose it is: library, version and function.
+    pub fn title(&self) -> String {
+        format!("{} {} ({})", self.peer, self.version, self.name)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod cost;
 pub mod device;
 pub mod error;
 pub mod host;
+pub mod interval;
 pub mod random_tensors;
 pub mod sample;
 pub mod table;

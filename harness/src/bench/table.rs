@@ -34,9 +34,14 @@ impl Table {
         text
     }
 
+    /// The heading, then the rows.
+    pub fn rows(&self) -> &[Vec<String>] {
+        &self.0
+    }
+
     /// Columns between bars.
     pub fn markdown(&self) -> String {
-        let line = |row: &[String]| format!("| {} |\n", row.join(" | "));
+        let line = |row: &[String]| format!("| {} |\n", row.iter().map(|cell| cell.replace('|', "\\|")).collect::<Vec<_>>().join(" | "));
         let mut text = line(&self.0[0]);
         text += &format!("|{}\n", "---|".repeat(self.0[0].len()));
         text + &self.0[1..].iter().map(|row| line(row)).collect::<String>()
@@ -113,21 +118,24 @@ pub fn ceilings(measured: &Measured) -> String {
     said.collect::<Vec<_>>().join(", ")
 }
 
-/// Three digits that say something.
-fn number(value: f64) -> String {
+/// A number in three digits that say something.
+pub fn number(value: f64) -> String {
     let decimals = if value >= 100.0 {
         0
     } else if value >= 10.0 {
         1
     } else if value >= 1.0 {
         2
-    } else {
+    } else if value >= 0.01 || value <= 0.0 {
         3
+    } else {
+        return format!("{value:.1e}");
     };
     format!("{value:.decimals$}")
 }
 
-fn time(seconds: f64) -> String {
+/// Seconds in three digits, in the unit that suits them.
+pub fn time(seconds: f64) -> String {
     let (value, unit) = if seconds >= 1.0 {
         (seconds, "s")
     } else if seconds >= 1e-3 {
@@ -144,7 +152,7 @@ mod tests {
 
     #[test]
     fn numbers_keep_three_digits_and_times_their_unit() {
-        assert_eq!([1979.0, 83.25, 1.234, 0.0825].map(number), ["1979", "83.2", "1.23", "0.083"]);
+        assert_eq!([1979.0, 83.25, 1.234, 0.0825, 0.000_181].map(number), ["1979", "83.2", "1.23", "0.083", "1.8e-4"]);
         assert_eq!([1.5, 0.0123, 0.000_45].map(time), ["1.50 s", "12.3 ms", "450 us"]);
     }
 
@@ -154,5 +162,7 @@ mod tests {
         table.row(["one".to_owned(), "2".to_owned()]);
         assert_eq!(table.text(), "a    long\none  2\n");
         assert_eq!(table.markdown(), "| a | long |\n|---|---|\n| one | 2 |\n");
+        table.row(["a|b".to_owned(), String::new()]);
+        assert!(table.markdown().ends_with("| a\\|b |  |\n"));
     }
 }

@@ -33,7 +33,7 @@ pub struct Verify {
     /// Show operations, axes and kernels, and run nothing.
     #[arg(long)]
     pub list: bool,
-    /// A JSON line for each case, and one at the end.
+    /// A JSON line for each case, one before them and one behind.
     #[arg(long)]
     pub json: bool,
 }
@@ -95,9 +95,7 @@ pub fn run(args: &Verify) -> Result<(), Error> {
 }
 
 fn verified(args: &Verify, plan: &Plan) -> Result<Counts, Error> {
-    if !args.json {
-        say(&report::head(&plan.machine))?;
-    }
+    say(&if args.json { format!("{}\n", report::json_head(&plan.machine)) } else { report::head(&plan.machine) })?;
     let (mut said, mut last) = (Ok(()), "");
     let counts = plan.run(|op, row| {
         let mut text = String::new();
@@ -121,9 +119,7 @@ fn verified(args: &Verify, plan: &Plan) -> Result<Counts, Error> {
 
 fn fuzzed(args: &Verify, plan: &Plan, seconds: f64) -> Result<Counts, Error> {
     let time = Duration::try_from_secs_f64(seconds).map_err(|_| Error::flag("--fuzz", format!("{seconds} is no number of seconds")))?;
-    if !args.json {
-        say(&report::head(&plan.machine))?;
-    }
+    say(&if args.json { format!("{}\n", report::json_head(&plan.machine)) } else { report::head(&plan.machine) })?;
     let mut said = Ok(());
     let fuzzed = fuzz::run(plan, time, args.seed, |row| {
         if args.json && said.is_ok() {

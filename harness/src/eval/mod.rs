@@ -28,6 +28,7 @@ use crate::video::{self, Frames};
 use asked::Asked;
 use loaded::{Loaded, Scene};
 use measured::Measured;
+pub use record::SCHEMA;
 use record::{Line, Record};
 use row::{Row, references};
 use score::{Constant, Scores};
@@ -66,6 +67,15 @@ pub fn recorded(path: &Path) -> Result<Settings, Error> {
     let (settings, _) = record::load(path)?;
     settings.verify()?;
     Ok(settings)
+}
+
+/// What a record holds so far, as `--json` writes it.
+///
+/// # Errors
+/// When it cannot be read, or is no record of an evaluation.
+pub fn recorded_findings(path: &Path) -> Result<Value, Error> {
+    let (head, done) = record::read(path)?;
+    Ok(findings(&head.settings, &done, &asked::all(&head.settings)?, false).json)
 }
 
 impl<'a> Evaluation<'a> {
@@ -109,7 +119,7 @@ impl<'a> Evaluation<'a> {
             let pictures = sheet::sheet(&strips, [self.settings.width, self.settings.height])?;
             video::write_picture(path, &pictures, &self.legend(&asked))?;
         }
-        Ok(self.findings(&asked, is_stopped))
+        Ok(findings(self.settings, &self.done, &asked, is_stopped))
     }
 
     fn is_done(&self, index: usize) -> bool {
@@ -159,33 +169,30 @@ impl<'a> Evaluation<'a> {
         videos.iter().enumerate().map(of).collect()
     }
 
-    fn findings(&self, asked: &[Asked], is_stopped: bool) -> Findings {
-        let (rows, done) = (&self.settings.rows, &self.done);
-        let scores: Vec<Scores> = (0..rows.len())
-            .map(|row| Scores::of(done.iter().filter_map(|line| Some((asked.get(line.index)?, &line.clips[row])))))
-            .collect();
-        let constant = Constant::of(done.iter().filter_map(|line| asked.get(line.index)));
-        let listed: Vec<_> = rows
-            .iter()
-            .zip(&scores)
-            .map(|(row, scores)| json!({ "row": row.to_string(), "settings": row, "scores": scores.json() }))
-            .collect();
-        let json = json!({
-            "settings": self.settings,
-            "captions": asked.len(),
-            "measured": done.len(),
-            "constant_answer": constant.map(|constant| constant.json()),
-            "rows": listed,
-        });
-        Findings { text: table::table(rows, &scores, constant), json, is_stopped }
-    }
-
     /// What lies where on the sheet.
     fn legend(&self, asked: &[Asked]) -> Value {
         let rows: Vec<_> = self.settings.rows.iter().map(Row::to_string).collect();
         let captions: Vec<_> = asked.iter().take(sheet::CAPTIONS).map(|one| &one.prompt).collect();
         json!({ "rows": rows, "captions": captions, "frames": ["first", "middle", "last"], "settings": self.settings })
     }
+}
+
+/// What the captions that are done say.
+fn findings(settings: &Settings, done: &[Line], asked: &[Asked], is_stopped: bool) -> Findings {
+    let rows = &settings.rows;
+    let scores: Vec<Scores> =
+        (0..rows.len()).map(|row| Scores::of(done.iter().filter_map(|line| Some((asked.get(line.index)?, &line.clips[row]))))).collect();
+    let constant = Constant::of(done.iter().filter_map(|line| asked.get(line.index)));
+    let listed: Vec<_> =
+        rows.iter().zip(&scores).map(|(row, scores)| json!({ "row": row.to_string(), "settings": row, "scores": scores.json() })).collect();
+    let json = json!({
+        "settings": settings,
+        "captions": asked.len(),
+        "measured": done.len(),
+        "constant_answer": constant.map(|constant| constant.json()),
+        "rows": listed,
+    });
+    Findings { text: table::table(rows, &scores, constant), json, is_stopped }
 }
 
 /// Where a record goes when no place is named.

@@ -14,16 +14,17 @@ use crate::eval::measured::Measured;
 use crate::eval::settings::Settings;
 
 /// The form of the records that are written and read here.
-const SCHEMA: &str = "turbowan-eval/1";
+pub const SCHEMA: &str = "turbowan-eval/1";
 
 /// The first line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Head {
+pub struct Head {
     schema: String,
     turbowan: String,
     /// Results depend on it in their last bits.
     instructions: String,
-    settings: Settings,
+    /// What decides the numbers.
+    pub settings: Settings,
 }
 
 /// One caption, all rows.
@@ -95,18 +96,12 @@ impl Record {
     }
 }
 
-/// Settings and whole lines of a record; a last line that was cut short is left out.
+/// Settings and whole lines of a record that can go on here; a last line that was cut short is left out.
 ///
 /// # Errors
-/// When it cannot be read, or is no record of an evaluation.
+/// When it cannot be read, is no record of an evaluation, or was begun with other instructions.
 pub fn load(path: &Path) -> Result<(Settings, Vec<Line>), Error> {
-    let read = |source| Error::Read { path: path.to_owned(), source };
-    let mut text = BufReader::new(File::open(path).map_err(read)?).lines();
-    let first = text.next().transpose().map_err(read)?.unwrap_or_default();
-    let head: Head = serde_json::from_str(&first).map_err(|error| Error::broken(path, format!("no record of an evaluation: {error}")))?;
-    if head.schema != SCHEMA {
-        return Err(Error::broken(path, format!("a record of the form {:?}; {SCHEMA:?} is read", head.schema)));
-    }
+    let (head, lines) = read(path)?;
     if head.instructions != instructions() {
         let reason = format!(
             "it was begun with {} instructions, this machine has {}; set TURBOWAN_ISA or begin anew",
@@ -114,6 +109,21 @@ pub fn load(path: &Path) -> Result<(Settings, Vec<Line>), Error> {
             instructions()
         );
         return Err(Error::broken(path, reason));
+    }
+    Ok((head.settings, lines))
+}
+
+/// A record of any machine: to be told of, not to go on with.
+///
+/// # Errors
+/// When it cannot be read, or is no record of an evaluation.
+pub fn read(path: &Path) -> Result<(Head, Vec<Line>), Error> {
+    let read = |source| Error::Read { path: path.to_owned(), source };
+    let mut text = BufReader::new(File::open(path).map_err(read)?).lines();
+    let first = text.next().transpose().map_err(read)?.unwrap_or_default();
+    let head: Head = serde_json::from_str(&first).map_err(|error| Error::broken(path, format!("no record of an evaluation: {error}")))?;
+    if head.schema != SCHEMA {
+        return Err(Error::broken(path, format!("a record of the form {:?}; {SCHEMA:?} is read", head.schema)));
     }
     let mut lines: Vec<Line> = Vec::new();
     let mut broken = None;
@@ -132,7 +142,7 @@ pub fn load(path: &Path) -> Result<(Settings, Vec<Line>), Error> {
             Err(error) => broken = Some(error),
         }
     }
-    Ok((head.settings, lines))
+    Ok((head, lines))
 }
 
 fn json_line(path: &Path, value: &impl Serialize) -> Result<String, Error> {

@@ -74,7 +74,7 @@ impl Run {
             (format!("{name}: looks {of}").trim_end().to_owned(), share, curves)
         }));
         all.retain(|(.., curves)| !curves.is_empty());
-        let line = |(name, points): (&String, &Vec<(f64, f64)>)| Line { name: name.clone(), points: points.clone() };
+        let line = |(name, points): (&String, &Vec<(f64, f64)>)| Line::joined(name, points.clone());
         let chart = |(title, y, curves): (String, Axis, &Curves)| Chart {
             title,
             x: Axis::linear("step"),

@@ -3,6 +3,16 @@
 use serde_json::{Value, json};
 
 use super::{Counts, Held, Machine, Op, Outcome, Row};
+use crate::record;
+
+/// The form of the JSON lines.
+pub const SCHEMA: &str = "turbowan-verify/1";
+
+/// The first JSON line: when, on what and with what.
+pub fn json_head(machine: &Machine) -> Value {
+    let looked = record::Machine::look(machine.gpu.as_ref().map(|device| device.chip()));
+    json!({ "event": "begun", "schema": SCHEMA, "date": record::utc_now(), "machine": looked, "build": record::Build::look() })
+}
 
 /// The first lines of the table: what is verified on, and what is not.
 pub fn head(machine: &Machine) -> String {

@@ -25,11 +25,12 @@ pub use shape::{
 };
 
 /// The suites that the program carries: name and text.
-pub const SUITES: [(&str, &str); 5] = [
+pub const SUITES: [(&str, &str); 6] = [
     ("host-smoke", include_str!("../../../../benches/cases/host-smoke.toml")),
     ("host", include_str!("../../../../benches/cases/host.toml")),
     ("networks", include_str!("../../../../benches/cases/networks.toml")),
     ("pairs", include_str!("../../../../benches/cases/pairs.toml")),
+    ("report", include_str!("../../../../benches/cases/report.toml")),
     ("device", include_str!("../../../../benches/cases/device.toml")),
 ];
 
