@@ -57,6 +57,11 @@ report-host out:
 report-bench out +records:
     cargo run --release -- report bench {{records}} --out {{out}}
 
+# Whether this checkout is slower than an older build, case by case and beyond the noise: five rounds in turns.
+gate old suite="host-smoke":
+    cargo build --release
+    scripts/gate {{old}} target/release/turbowan --suite {{suite}}
+
 # What each kernel takes of each chip, and the predicted budget of its hot loop, from the embedded machine code.
 report-kernels:
     cargo run --release -- report kernels

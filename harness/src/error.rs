@@ -115,6 +115,14 @@ pub enum Error {
     /// The run was stopped before there was anything to save.
     #[error("stopped before the first step; nothing was written")]
     StoppedEarly,
+    /// A record is slower than the one that it was held to.
+    #[error("{slower} of {total} cases are slower than they were, or wrong")]
+    Slower {
+        /// Slower ones.
+        slower: usize,
+        /// All that both records have.
+        total: usize,
+    },
     /// Something was compared and did not hold.
     #[error("{failed} of {total} comparisons failed")]
     Mismatch {

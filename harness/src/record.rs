@@ -234,6 +234,38 @@ fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }
 
+#[cfg(test)]
+impl Record {
+    /// A record of a case with these samples, of a machine and a build that are always the same.
+    pub fn example(name: &str, samples: Vec<f64>) -> Self {
+        let check = serde_json::json!({
+            "truth": "f64 attention", "values": 8, "max_abs": 1e-3, "relative_l2": 1e-2, "cosine": 0.9999, "bound": "cosine >= 9.99e-1", "passes": true
+        });
+        let samples = Samples(samples);
+        // the struct is written out here once; what it lacks is a failed test
+        serde_json::from_value(serde_json::json!({
+            "schema": SCHEMA,
+            "date": "2026-11-30T18:32:55Z",
+            "machine": { "cpu": "example", "isa": "avx2", "cores": 2, "threads": 2, "memory_bytes": 1000, "gpu": null },
+            "build": { "version": "0.1.0", "profile": "release", "target": "x86_64-linux", "commit": "abc", "dirty": false },
+            "suite": "own",
+            "name": name,
+            "op": "attention/sage",
+            "shape": { "batch": 1, "heads": 2, "len": 1024, "head_dim": 64 },
+            "device": "host",
+            "how": { "clock": "monotonic", "warm_up": 2, "runs_a_sample": 1, "cache": "warm", "clock_rates": "unknown" },
+            "check": check,
+            "seconds": samples.summary(),
+            "samples_s": samples,
+            "cost": { "operations": 537e6, "actual": 537e6, "bytes": 2e6 },
+            "rates": Rates::default(),
+            "process_peak_bytes": null,
+            "ceilings": { "measured": null, "data_sheet": null },
+        }))
+        .unwrap()
+    }
+}
+
 /// What stands behind `key:` in a file of the system.
 fn line_of(path: &str, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;

@@ -164,8 +164,24 @@ struct Side {
 /// # Errors
 /// A shape that an operation refuses, or what a device says. A wrong answer is no error here: the record says it.
 pub fn measure(case: &Case, target: &mut Target, settings: &Settings, ceilings: &Measured, build: &Build) -> Result<Record, Error> {
+    let ours = target.prepare(&case.op, settings.pair.as_deref())?;
+    measure_prepared(case, ours, target, settings, ceilings, build)
+}
+
+/// The same of our own side as it was prepared elsewhere.
+///
+/// # Errors
+/// As [`measure`].
+pub fn measure_prepared(
+    case: &Case,
+    ours: Box<dyn Work>,
+    target: &mut Target,
+    settings: &Settings,
+    ceilings: &Measured,
+    build: &Build,
+) -> Result<Record, Error> {
     let date = record::utc_now();
-    let mut sides = vec![side(case, case.op.name(), target.prepare(&case.op, settings.pair.as_deref())?)?];
+    let mut sides = vec![side(case, case.op.name(), ours)?];
     let naive = settings.naive.then(|| "naive".to_owned());
     for name in case.against.iter().cloned().chain(naive.filter(|name| !case.against.contains(name))) {
         let work = match (name.as_str(), &*target) {

@@ -19,7 +19,7 @@ use crate::record::{Build, Record};
 /// Checks, then times operations on shapes that a user meets.
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// A suite that the program carries: host-smoke, host, networks, pairs or device.
+    /// A suite that the program carries: host-smoke, host, networks, pairs, report or device.
     #[arg(long, default_value = "host-smoke")]
     pub suite: String,
     /// A file of cases of one's own instead.
@@ -154,7 +154,8 @@ impl Against {
     }
 }
 
-fn recorded(path: &Path) -> Result<Vec<Record>, Error> {
+/// The records of a file, peers' lines left out.
+pub(super) fn recorded(path: &Path) -> Result<Vec<Record>, Error> {
     let ours = against::read(path)?.into_iter().filter_map(|line| match line {
         Line::Ours(record) => Some(*record),
         Line::Peer(_) => None,

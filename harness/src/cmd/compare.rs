@@ -6,11 +6,12 @@ use clap::Args;
 use serde_json::json;
 use turbowan_cuda::Rounding;
 
+use crate::cmd::bench::recorded as bench_records;
 use crate::cmd::flags::PrecisionFlag;
 use crate::cmd::verify::say;
 use crate::compare::attention::{Input, Way};
 use crate::compare::machines::Runner;
-use crate::compare::{self, Pair, records};
+use crate::compare::{self, Pair, gate, records};
 use crate::error::Error;
 use crate::verify::{Case, ops};
 
@@ -18,7 +19,7 @@ use crate::verify::{Case, ops};
 ///
 /// Attention types are original (or dense), sage, sla and sagesla (sla:SHARE, sagesla:SHARE), run by the host on random
 /// rows, on rows with outlier channels, and on captured ones. Machines are host, emulator and cuda, which run the cases of `turbowan verify`.
-/// Records are files that `turbowan verify --json` or `turbowan bench` wrote.
+/// Records are files that `turbowan verify --json` or `turbowan bench` wrote; with `--gate` a slower A is an error.
 #[derive(Debug, Args)]
 pub struct Compare {
     /// What is judged.
@@ -49,6 +50,10 @@ pub struct Compare {
     /// Calls of each; the median is told.
     #[arg(long, default_value_t = 3)]
     pub runs: usize,
+    /// Records of `turbowan bench`: whether A is slower than B beyond the noise of both, and a bad exit where it is. Rounds of
+    /// the two that were taken in turns (scripts/gate) are compared round by round.
+    #[arg(long)]
+    pub gate: bool,
     /// One JSON object instead of a table.
     #[arg(long)]
     pub json: bool,
@@ -59,6 +64,9 @@ pub struct Compare {
 /// # Errors
 /// Two things that cannot be compared, or one that cannot be run.
 pub fn run(args: &Compare) -> Result<(), Error> {
+    if args.gate {
+        return held(args);
+    }
     let ways = [Way::parse(&args.a, args.sla_topk)?, Way::parse(&args.b, args.sla_topk)?];
     if let [Some(a), Some(b)] = ways {
         return attention(args, [a, b]);
@@ -108,6 +116,15 @@ fn machines(args: &Compare, runners: [&Runner; 2]) -> Result<(), Error> {
 fn recorded(args: &Compare) -> Result<(), Error> {
     let (a, b) = (records::load(Path::new(&args.a))?, records::load(Path::new(&args.b))?);
     say(&if args.json { format!("{:#}\n", records::json(&a, &b)) } else { records::table(&a, &b) })
+}
+
+fn held(args: &Compare) -> Result<(), Error> {
+    let [a, b] = [&args.a, &args.b].map(|path| bench_records(Path::new(path)));
+    let (a, b) = (a?, b?);
+    let judged = gate::judge(&a, &b).map_err(|reason| Error::flag("--gate", reason))?;
+    say(&if args.json { format!("{:#}\n", gate::json(&judged)) } else { gate::text(&judged) })?;
+    let slower = judged.iter().filter(|case| case.verdict.is_bad()).count();
+    if slower > 0 { Err(Error::Slower { slower, total: judged.len() }) } else { Ok(()) }
 }
 
 fn tell(args: &Compare, pairs: &[Pair], names: [String; 2], notes: Vec<String>) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! `turbowan compare A B`: two attention types, two machines or two records side by side.
 
 pub mod attention;
+pub mod gate;
 pub mod machines;
 pub mod records;
 
