@@ -8,6 +8,7 @@ pub mod compare;
 pub mod conform;
 pub mod error;
 pub mod eval;
+pub mod metrics;
 pub mod progress;
 pub mod record;
 pub mod report;

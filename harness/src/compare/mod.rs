@@ -44,12 +44,13 @@ pub fn table(pairs: &[Pair], names: [&str; 2]) -> String {
 }
 
 /// Lines of cells as columns.
-pub fn aligned<const N: usize>(lines: &[[String; N]]) -> String {
-    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
+pub fn aligned(lines: &[impl AsRef<[String]>]) -> String {
+    let columns = lines.iter().map(|line| line.as_ref().len()).max().unwrap_or(0);
+    let width = |column: usize| lines.iter().filter_map(|line| line.as_ref().get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for line in lines {
-        let cells: Vec<_> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<_> = line.as_ref().iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         text += cells.join("  ").trim_end();
         text.push('\n');
     }

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 use turbowan_world::{Answer, Attributes, judge};
 
 use crate::error::Error;
-use crate::eval::picture::{self, Likeness};
 use crate::eval::row::Against;
+use crate::metrics::NoReference;
+use crate::metrics::likeness::{self, Likeness};
 use crate::video::Frames;
 
 /// What the judge read, in names.
@@ -73,12 +74,9 @@ pub struct Measured {
     /// What the judge read, where a whole clip of the world was asked for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub read: Option<Read>,
-    /// Mean change from frame to frame, in 8-bit levels.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub motion: Option<f64>,
-    /// The same of the background alone.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub flicker: Option<f64>,
+    /// What it looks like by itself.
+    #[serde(flatten)]
+    pub alone: NoReference,
     /// Likeness to the clips that the row is compared with.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub compared: Vec<Compared>,
@@ -99,10 +97,9 @@ impl Measured {
         let compared = others.iter().map(|(against, other)| Compared { against: *against, likeness: Likeness::of(video, other) });
         Ok(Self {
             read: asked.map(|asked| Read::of(video, asked)).transpose()?,
-            motion: picture::motion(video),
-            flicker: picture::flicker(video),
+            alone: NoReference::of(video),
             compared: compared.collect(),
-            first_frame_mse: given.zip(video.iter().next()).map(|(given, first)| picture::mean_squared(first, given)),
+            first_frame_mse: given.zip(video.iter().next()).map(|(given, first)| likeness::mean_squared(first, given)),
             failed: None,
         })
     }

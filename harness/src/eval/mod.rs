@@ -8,7 +8,6 @@
 mod asked;
 mod loaded;
 mod measured;
-mod picture;
 mod record;
 pub mod row;
 mod score;

@@ -8,8 +8,8 @@ use turbowan_world::judge::Confusion;
 
 use crate::eval::asked::Asked;
 use crate::eval::measured::Measured;
-use crate::eval::picture::psnr;
 use crate::eval::row::Against;
+use crate::metrics::likeness::psnr;
 
 /// 97.5% of a normal distribution lie below it.
 const NORMAL_95: f64 = 1.959_963_985;
@@ -149,6 +149,7 @@ impl Mean {
 pub struct Alike {
     mse: Mean,
     ssim: Mean,
+    ms_ssim: Mean,
 }
 
 impl Alike {
@@ -161,6 +162,11 @@ impl Alike {
     pub fn ssim(self) -> Option<f64> {
         self.ssim.value()
     }
+
+    /// Mean structural similarity over five scales.
+    pub fn ms_ssim(self) -> Option<f64> {
+        self.ms_ssim.value()
+    }
 }
 
 /// Everything that is said of a row.
@@ -170,10 +176,8 @@ pub struct Scores {
     pub all: Adherence,
     /// Over those whose combination training never sees.
     pub held_out: Adherence,
-    /// Change from frame to frame, in levels.
-    pub motion: Mean,
-    /// The background's.
-    pub flicker: Mean,
+    /// Measures of the clips alone, in the order of `metrics::NoReference::NAMES`.
+    pub alone: [Mean; 6],
     /// Likeness to what the row is compared with.
     pub compared: BTreeMap<Against, Alike>,
     /// Mean squared difference of frame 0 to the picture that was given.
@@ -191,14 +195,14 @@ impl Scores {
             if asked.is_held_out() {
                 scores.held_out.add(asked, clip);
             }
-            scores.motion.add(clip.motion);
-            scores.flicker.add(clip.flicker);
+            scores.alone.iter_mut().zip(clip.alone.values()).for_each(|(mean, value)| mean.add(value));
             scores.first_frame_mse.add(clip.first_frame_mse);
             scores.failed += usize::from(clip.failed.is_some());
             for compared in &clip.compared {
                 let alike = scores.compared.entry(compared.against).or_default();
                 alike.mse.add(Some(compared.likeness.mse));
                 alike.ssim.add(Some(compared.likeness.ssim));
+                alike.ms_ssim.add(compared.likeness.ms_ssim);
             }
         }
         scores
@@ -207,6 +211,7 @@ impl Scores {
     /// As a JSON object. A PSNR of equal videos is null with `equal` true.
     pub fn json(&self) -> Value {
         let finite = |value: Option<f64>| value.filter(|value| value.is_finite());
+        let [motion, flicker, warp_error, sharpness, colour_drift, clipped] = self.alone.map(Mean::value);
         let compared: serde_json::Map<_, _> = self
             .compared
             .iter()
@@ -214,6 +219,7 @@ impl Scores {
                 let value = json!({
                     "psnr_db": finite(alike.psnr()),
                     "ssim": alike.ssim(),
+                    "ms_ssim": alike.ms_ssim(),
                     "equal": alike.mse.value() == Some(0.0),
                 });
                 (against.name().to_owned(), value)
@@ -223,8 +229,12 @@ impl Scores {
             "adherence": self.all.json(),
             "held_out": self.held_out.json(),
             "shapes": confusion(&self.all.tally.shape),
-            "motion_levels": self.motion.value(),
-            "background_flicker_levels": self.flicker.value(),
+            "motion_levels": motion,
+            "background_flicker_levels": flicker,
+            "warp_error_levels": warp_error,
+            "sharpness_squared_levels": sharpness,
+            "colour_drift_levels": colour_drift,
+            "clipped_share": clipped,
             "fidelity": compared,
             "first_frame_psnr_db": finite(self.first_frame_mse.value().map(psnr)),
             "failed": self.failed,
@@ -272,7 +282,7 @@ mod tests {
 
     use super::*;
     use crate::eval::measured::{Compared, Read};
-    use crate::eval::picture::Likeness;
+    use crate::metrics::likeness::Likeness;
 
     fn asked(shape: Shape, motion: Motion) -> Asked {
         let attributes = turbowan_world::Attributes { shape, colour: Colour::Red, background: Background::Black, motion };
@@ -319,7 +329,7 @@ mod tests {
     #[test]
     fn one_equal_clip_does_not_make_all_equal() {
         let compared = |mse: f64| Measured {
-            compared: vec![Compared { against: Against::Dense, likeness: Likeness { mse, ssim: 1.0 } }],
+            compared: vec![Compared { against: Against::Dense, likeness: Likeness { mse, ssim: 1.0, ms_ssim: None } }],
             ..Measured::default()
         };
         let one = asked(Shape::Star, Motion::Up);

@@ -3,9 +3,10 @@
 use turbowan_world::judge::Confusion;
 
 use crate::compare::aligned;
-use crate::eval::picture::psnr;
 use crate::eval::row::{Against, Row};
-use crate::eval::score::{Adherence, Constant, Scores, Share};
+use crate::eval::score::{Adherence, Constant, Mean, Scores, Share};
+use crate::metrics::NoReference;
+use crate::metrics::likeness::psnr;
 
 /// Everything in one text.
 pub fn table(rows: &[Row], scores: &[Scores], constant: Option<Constant>) -> String {
@@ -65,15 +66,19 @@ fn adherence(named: &[(String, &Scores)], of: impl Fn(&Scores) -> &Adherence, co
 fn pictures(named: &[(String, &Scores)]) -> String {
     let has = |against: Against| named.iter().any(|(_, scores)| scores.compared.contains_key(&against));
     let columns: Vec<Against> = [Against::Real, Against::Teacher, Against::Dense].into_iter().filter(|against| has(*against)).collect();
-    let mut text = String::from("pictures: mean change from frame to frame and of the background alone, in 8-bit levels");
+    let mut text = String::from(
+        "pictures: motion, flicker of the background, warp error and colour drift in 8-bit levels, sharpness in squared ones, \
+         clipped pixels in percent",
+    );
     if !columns.is_empty() {
-        text += "; fidelity, which is no quality: PSNR of the mean squared difference in dB, and SSIM, to ";
+        text += "; fidelity, which is no quality: PSNR of the mean squared difference in dB, SSIM and MS-SSIM, to ";
         text += &columns.iter().map(|against| against.name()).collect::<Vec<_>>().join(", to ");
         text += if columns == [Against::Real] { ", the clips that went in" } else { ", same noise" };
     }
     text.push('\n');
-    // Columns that no row has anything for are left out: a list of lists, for their number is not known here.
-    let mut head = vec![String::new(), "motion".to_owned(), "flicker".to_owned()];
+    // columns that no row has anything for are left out
+    let mut head = vec![String::new()];
+    head.extend(NoReference::NAMES.map(str::to_owned));
     head.extend(columns.iter().map(|against| against.name().to_owned()));
     let has_first = named.iter().any(|(_, scores)| scores.first_frame_mse.value().is_some());
     let has_failed = named.iter().any(|(_, scores)| scores.failed > 0);
@@ -81,24 +86,21 @@ fn pictures(named: &[(String, &Scores)]) -> String {
     head.extend(has_failed.then(|| "not made".to_owned()));
     let mut lines = vec![head];
     for (name, scores) in named {
-        let levels = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
-        let mut line = vec![name.clone(), levels(scores.motion.value()), levels(scores.flicker.value())];
+        let number = |value: Option<f64>, decimals: usize| value.map_or("-".to_owned(), |value| format!("{value:.decimals$}"));
+        let [levels @ .., clipped] = scores.alone.map(Mean::value);
+        let mut line = vec![name.clone()];
+        line.extend(levels.map(|value| number(value, 2)));
+        line.push(number(clipped.map(|share| share * 100.0), 1));
         for against in &columns {
             line.push(match scores.compared.get(against) {
                 None => "-".to_owned(),
-                Some(alike) => format!("{} {:.3}", decibels(alike.psnr()), alike.ssim().unwrap_or(0.0)),
+                Some(alike) => format!("{} {} {}", decibels(alike.psnr()), number(alike.ssim(), 3), number(alike.ms_ssim(), 3)),
             });
         }
         line.extend(has_first.then(|| decibels(scores.first_frame_mse.value().map(psnr))));
         line.extend(has_failed.then(|| scores.failed.to_string()));
         lines.push(line);
     }
-    const MOST_COLUMNS: usize = 8;
-    let padded = |line: Vec<String>| -> [String; MOST_COLUMNS] {
-        let mut cells = line.into_iter();
-        std::array::from_fn(|_| cells.next().unwrap_or_default())
-    };
-    let lines: Vec<_> = lines.into_iter().map(padded).collect();
     text + &aligned(&lines)
 }
 
