@@ -24,6 +24,24 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
+/// Without times, which no two runs share.
+fn timeless(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(fields) => {
+            fields.remove("denoising_seconds");
+            fields.values_mut().for_each(|field| *field = timeless(field.take()));
+        }
+        Value::Array(values) => values.iter_mut().for_each(|value| *value = timeless(value.take())),
+        _ => {}
+    }
+    value
+}
+
+/// The lines of a record, without times.
+fn lines_of(record: &str) -> Vec<Value> {
+    record.lines().map(|line| timeless(serde_json::from_str(line).unwrap())).collect()
+}
+
 fn row<'a>(json: &'a Value, name: &str) -> &'a Value {
     let rows = json["rows"].as_array().unwrap();
     let found = rows.iter().find(|row| row["row"] == name);
@@ -73,8 +91,8 @@ fn a_stopped_evaluation_goes_on_to_the_same_numbers() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--resume"), "{}", String::from_utf8_lossy(&refused.stderr));
     let resumed = ["eval", "--resume", "output/eval.jsonl", "--json", "again.json", "--sheet", "again.png"];
     assert!(turbowan(folder.path(), &resumed).status.success());
-    assert_eq!(json(&folder.path().join("again.json")), whole);
-    assert_eq!(std::fs::read_to_string(&record).unwrap(), text);
+    assert_eq!(timeless(json(&folder.path().join("again.json"))), timeless(whole));
+    assert_eq!(lines_of(&std::fs::read_to_string(&record).unwrap()), lines_of(&text));
     let bytes = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
     assert!(bytes("again.png") == bytes("whole.png"));
 }
@@ -133,4 +151,55 @@ fn prompts_of_a_file_are_judged_where_the_world_has_them() {
     let (json, _) = evaluate(folder.path(), &["--prompts", "prompts.txt", "--steps", "1"]);
     assert_eq!((&json["measured"], json["rows"].as_array().unwrap().len()), (&Value::from(2), 1));
     assert_eq!(row(&json, "1 step, sagesla 0.34, bf16+w8a8")["adherence"]["clips"], 1);
+}
+
+#[test]
+fn a_sweep_makes_every_way_from_the_same_noise_and_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let prompt = "a red star moves up on a white background";
+    let flags =
+        ["sweep", "--prompt", prompt, "--seeds", "1,2", "--steps", "2,1", "--sampler", "sde,ode", "--attention", "original,sagesla:0.5"];
+    let output = turbowan(folder.path(), &[&flags[..], &["--resolution", "64x64", "--num_frames", "9", "--out", "swept"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let place = |name: &str| folder.path().join("swept").join(name);
+    let swept = json(&place("sweep.json"));
+    // for each of four ways of sampling the dense f32 row, and two in bf16
+    assert_eq!((swept["rows"].as_array().unwrap().len(), &swept["measured"]), (12, &Value::from(2)));
+    let dense = row(&swept, "2 steps, ode, original, f32+w8a8");
+    assert!(dense["fidelity"]["dense f32"].is_null() && dense["denoising_seconds"]["count"] == 2, "{dense}");
+    let sparse = row(&swept, "2 steps, ode, sagesla 0.5, bf16+w8a8");
+    assert!(sparse["fidelity"]["dense f32"]["psnr_db"].as_f64().unwrap() > 10.0 && sparse["adherence"]["clips"] == 2, "{sparse}");
+    // the last step has no noise after it: of one step there is no other sampler
+    assert_eq!(
+        timeless(row(&swept, "1 step, sde, original, f32+w8a8").clone()),
+        timeless(row(&swept, "1 step, ode, original, f32+w8a8").clone())
+    );
+    let picture = std::fs::read_to_string(place("pareto.svg")).unwrap();
+    assert!(picture.contains("2 steps, ode") && picture.contains("misreads"), "two charts");
+    let sheet = image::open(place("sheet.png")).unwrap();
+    assert_eq!((sheet.width(), sheet.height()), (2 * 196 + 8, 12 * 64 + 11 * 8));
+
+    let record = std::fs::read_to_string(place("sweep.jsonl")).unwrap();
+    let lines: Vec<&str> = record.lines().collect();
+    std::fs::write(place("sweep.jsonl"), format!("{}\n", lines[..2].join("\n"))).unwrap();
+    let again = turbowan(folder.path(), &["sweep", "--resume", "swept"]);
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(timeless(json(&place("sweep.json"))), timeless(swept));
+}
+
+#[test]
+fn sweeps_that_cannot_be_made_are_refused_before_anything_is_loaded() {
+    let folder = tempfile::tempdir().unwrap();
+    for (flags, said) in [
+        (["--seeds", "1,x"], "--seeds"),
+        (["--steps", "teacher:9"], "eval --teacher"),
+        (["--sampler", "euler"], "neither sde nor ode"),
+        (["--sigma_max", "80,-1"], "sigma"),
+        (["--attention", "sla:2"], "SHARE"),
+    ] {
+        let output = turbowan(folder.path(), &[&["sweep", "--prompt", "a red star"], &flags[..]].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(said) && text.lines().count() == 1, "{flags:?}: {text}");
+    }
+    assert!(!folder.path().join("output").exists());
 }

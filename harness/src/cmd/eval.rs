@@ -19,7 +19,7 @@ use crate::eval::row::{self, Choices, Configuration, Net, Row};
 use crate::eval::settings::{Settings, Source, Task};
 use crate::eval::{self, Evaluation};
 use crate::progress::{Progress, Style};
-use crate::request::{AttentionChoice, FileRef, Models};
+use crate::request::{AttentionChoice, FileRef, Mode, Models};
 use crate::run::models::{OpenDit, vae_of};
 
 /// Measures what a model makes of many captions: adherence by a judge that sees frames alone, fidelity to the dense
@@ -168,7 +168,7 @@ fn settings(args: &Eval) -> Result<Settings, Error> {
         guidance: args.guided.guidance,
         shift: args.guided.shift,
         negative_prompt: args.guided.negative_prompt.clone(),
-        boundary: boundary(args, task, has_two)?,
+        boundary: boundary(args.boundary, task, has_two)?,
         rows: Vec::new(),
     };
     let precisions = row::arithmetic(&args.precision)?;
@@ -202,8 +202,8 @@ fn networks(args: &Eval, task: Task) -> Result<(Models, Option<FileRef>), Error>
 }
 
 /// The experts' boundary, where there are two.
-fn boundary(args: &Eval, task: Task, has_two: bool) -> Result<Option<f64>, Error> {
-    match (args.boundary, has_two) {
+pub(super) fn boundary(asked: Option<f64>, task: Task, has_two: bool) -> Result<Option<f64>, Error> {
+    match (asked, has_two) {
         (Some(boundary), _) if !(0.0..=1.0).contains(&boundary) => {
             Err(Error::flag("--boundary", format!("{boundary} is not a flow time in [0, 1]")))
         }
@@ -232,14 +232,23 @@ fn source(args: &Eval) -> Result<Source, Error> {
 fn made_rows(args: &Eval, settings: &Settings, arithmetic: Vec<row::Arithmetic>) -> Result<Vec<Row>, Error> {
     let mode = settings.task.mode();
     let dit = settings.models.dit(mode, Expert::High)?;
-    check_network(mode, &dit.config, None)?;
-    without_clip(&dit.config)?;
+    let attention = attention(args.attention.as_deref(), mode, &dit)?;
     for file in &settings.teacher {
         let teacher = OpenDit::open(&file.path)?;
         check_network(mode, &teacher.config, None)?;
         without_clip(&teacher.config)?;
     }
-    let attention = match &args.attention {
+    let default = if settings.teacher.is_empty() { "4,2,1" } else { "teacher:50,4,2,1" };
+    let steps = row::steps(args.steps.as_deref().unwrap_or(default))?;
+    let choices = Choices { steps, attention, arithmetic, cross: args.cross, has_teacher: !settings.teacher.is_empty() };
+    Ok(as_stored(choices.rows(), &dit))
+}
+
+/// Reads `--attention` for a network that can be evaluated; without a list its own.
+pub(super) fn attention(list: Option<&str>, mode: Mode, dit: &OpenDit) -> Result<Vec<AttentionChoice>, Error> {
+    check_network(mode, &dit.config, None)?;
+    without_clip(&dit.config)?;
+    let attention = match list {
         Some(list) => row::attention(list, dit.topk()?)?,
         None if dit.traits.sla => row::attention("sagesla", dit.topk()?)?,
         None => vec![AttentionChoice::Original],
@@ -247,16 +256,17 @@ fn made_rows(args: &Eval, settings: &Settings, arithmetic: Vec<row::Arithmetic>)
     for choice in &attention {
         attention_of(Some(attention_name(choice)), dit.traits.sla)?;
     }
-    let default = if settings.teacher.is_empty() { "4,2,1" } else { "teacher:50,4,2,1" };
-    let steps = row::steps(args.steps.as_deref().unwrap_or(default))?;
-    let choices = Choices { steps, attention, arithmetic, cross: args.cross, has_teacher: !settings.teacher.is_empty() };
-    let mut rows = choices.rows();
+    Ok(attention)
+}
+
+/// Rows of a network: where its file has int8 linears, all are, and each is there once.
+pub(super) fn as_stored(mut rows: Vec<Row>, dit: &OpenDit) -> Vec<Row> {
     for row in &mut rows {
         if let Row::Made(Configuration { net: Net::Model, quant_linear, .. }) = row {
             *quant_linear |= dit.traits.quantised;
         }
     }
-    Ok(rows)
+    row::unique(rows)
 }
 
 fn without_clip(config: &DitConfig) -> Result<(), Error> {

@@ -15,5 +15,6 @@ pub mod merge;
 pub mod quantize;
 pub mod report;
 pub mod rerun;
+pub mod sweep;
 pub mod train;
 pub mod verify;

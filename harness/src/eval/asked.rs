@@ -21,6 +21,8 @@ pub struct Asked {
     pub attributes: Option<Attributes>,
     /// A real clip of that.
     pub clip: Option<Clip>,
+    /// Whose noise its videos are made from, in every row.
+    pub seed: u64,
 }
 
 impl Asked {
@@ -37,7 +39,13 @@ impl Asked {
 pub fn all(settings: &Settings) -> Result<Vec<Asked>, Error> {
     match &settings.source {
         Source::World { captions, held_out } => Ok(of_world(settings.seed, *captions, *held_out)),
-        Source::Prompts(file) => of_file(&file.path),
+        Source::Prompts(file) => {
+            let prompts = prompts_of(&file.path)?;
+            Ok(prompts.iter().zip(settings.seed..).map(|(prompt, seed)| of_prompt(prompt, seed)).collect())
+        }
+        Source::Seeds { prompts, seeds } => {
+            Ok(prompts.iter().flat_map(|prompt| seeds.iter().map(|seed| of_prompt(prompt, *seed))).collect())
+        }
     }
 }
 
@@ -49,25 +57,31 @@ fn of_world(seed: u64, captions: usize, held_out: usize) -> Vec<Asked> {
             let is_held_out = (index + 1) * held_out / captions != index * held_out / captions;
             let (world, index) = (world(if is_held_out { Split::HeldOut } else { Split::Seen }), index as u64);
             let clip = world.clip(index);
-            Asked { prompt: world.caption(index, 0), attributes: Some(clip.attributes), clip: Some(clip) }
+            Asked { prompt: world.caption(index, 0), attributes: Some(clip.attributes), clip: Some(clip), seed: seed.wrapping_add(index) }
         })
         .collect()
 }
 
-fn of_file(path: &Path) -> Result<Vec<Asked>, Error> {
+fn of_prompt(prompt: &str, seed: u64) -> Asked {
+    Asked { prompt: prompt.to_owned(), attributes: Prompt::parse(prompt).attributes(), clip: None, seed }
+}
+
+/// The prompts of a file.
+///
+/// # Errors
+/// When it cannot be read, or none is in it.
+pub fn prompts_of(path: &Path) -> Result<Vec<String>, Error> {
     let read = |source| Error::Read { path: path.to_owned(), source };
     let bytes = std::fs::metadata(path).map_err(read)?.len();
     if bytes > LONGEST_FILE {
         return Err(Error::broken(path, format!("{bytes} bytes are more than the {LONGEST_FILE} that are read as prompts")));
     }
     let text = std::fs::read_to_string(path).map_err(read)?;
-    let prompts = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let asked: Vec<_> =
-        prompts.map(|prompt| Asked { prompt: prompt.to_owned(), attributes: Prompt::parse(prompt).attributes(), clip: None }).collect();
-    if asked.is_empty() {
+    let prompts: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    if prompts.is_empty() {
         return Err(Error::broken(path, "no prompt is in it; one stands on each line"));
     }
-    Ok(asked)
+    Ok(prompts)
 }
 
 #[cfg(test)]
@@ -93,13 +107,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("prompts.txt");
         std::fs::write(&path, "a red star moves up on a white canvas\n\n  a cat on a sofa \n").unwrap();
-        let asked = of_file(&path).unwrap();
-        assert_eq!(
-            asked.iter().map(|one| one.prompt.as_str()).collect::<Vec<_>>(),
-            ["a red star moves up on a white canvas", "a cat on a sofa"]
-        );
-        assert_eq!(asked.iter().map(|one| one.attributes.is_some()).collect::<Vec<_>>(), [true, false]);
+        let prompts = prompts_of(&path).unwrap();
+        assert_eq!(prompts, ["a red star moves up on a white canvas", "a cat on a sofa"]);
+        assert_eq!(prompts.iter().map(|prompt| of_prompt(prompt, 0).attributes.is_some()).collect::<Vec<_>>(), [true, false]);
         std::fs::write(&path, " \n").unwrap();
-        assert!(of_file(&path).unwrap_err().to_string().contains("each line"));
+        assert!(prompts_of(&path).unwrap_err().to_string().contains("each line"));
     }
 }

@@ -1,5 +1,7 @@
 //! Everything that rows need, loaded once: text states of all captions, transformers, autoencoders.
 
+use std::time::Instant;
+
 use turbowan_rcm::{Branch, Call, Expert, Network};
 use turbowan_wan_model::backend::host::{Host, HostTensor};
 use turbowan_wan_model::checkpoint::Checkpoint;
@@ -47,9 +49,10 @@ struct Transformer {
 }
 
 impl Transformer {
-    /// Whether it serves a row: the number of steps makes no other network.
+    /// Whether it serves a row: how it is sampled makes no other network.
     fn serves(&self, row: &Configuration) -> bool {
-        self.of == Configuration { steps: self.of.steps, ..*row }
+        let Configuration { steps, sigma_max, ode, .. } = self.of;
+        self.of == Configuration { steps, sigma_max, ode, ..*row }
     }
 }
 
@@ -96,8 +99,12 @@ impl<'a> Loaded<'a> {
                 Ok(encoder.encode(&host, &tokens.ids, &mut |_, _| check_stop())?)
             };
             let stage = self.progress.stage("text", Some(asked.len() as u64));
-            for one in asked {
-                prompts.push(encode(&one.prompt)?);
+            for (index, one) in asked.iter().enumerate() {
+                // the same prompt comes again with other seeds
+                match index.checked_sub(1).filter(|before| asked[*before].prompt == one.prompt) {
+                    Some(before) => prompts.push(TextStates::clone(&prompts[before])),
+                    None => prompts.push(encode(&one.prompt)?),
+                }
                 stage.advance(1);
             }
             negative = Some(encode(&settings.negative_prompt)?);
@@ -112,7 +119,7 @@ impl<'a> Loaded<'a> {
             return Ok(());
         }
         let settings = self.settings;
-        let request = settings.request(configuration, 0, "");
+        let request = settings.request(configuration, settings.seed, "");
         let options = Stages::new(&request, self.progress).dit_options()?;
         let host = Host { rounding: configuration.precision.rounding() };
         let experts: &[Expert] = if settings.boundary.is_some() { &[Expert::High, Expert::Low] } else { &[Expert::High] };
@@ -148,19 +155,34 @@ pub struct Scene<'l> {
     images: Vec<(Precision, Vec<f32>)>,
 }
 
+/// A clip of a row.
+#[derive(Debug, Clone)]
+pub struct Shot {
+    /// Its frames.
+    pub frames: Frames,
+    /// How long its latent was sampled, in seconds, where it was.
+    pub denoising_seconds: Option<f64>,
+}
+
+impl From<Frames> for Shot {
+    fn from(frames: Frames) -> Self {
+        Self { frames, denoising_seconds: None }
+    }
+}
+
 impl Scene<'_> {
-    /// The video of a row, or why a clip that was being made is none: a value that is not finite, a flat picture.
+    /// The clip of a row, or why a clip that was being made is none: a value that is not finite, a flat picture.
     ///
     /// # Errors
     /// Whatever ends the whole evaluation: a stop, a network that cannot be used.
-    pub fn video(&mut self, row: &Row) -> Result<Result<Frames, String>, Error> {
+    pub fn shot(&mut self, row: &Row) -> Result<Result<Shot, String>, Error> {
         let made = match row {
-            Row::Real => self.real(),
-            Row::Reconstructed(precision) => self.reconstructed(*precision),
+            Row::Real => self.real().map(Shot::from),
+            Row::Reconstructed(precision) => self.reconstructed(*precision).map(Shot::from),
             Row::Made(configuration) => self.made(configuration),
         };
         match made {
-            Ok(frames) => Ok(Ok(frames)),
+            Ok(shot) => Ok(Ok(shot)),
             Err(Error::Model(ModelError::NotFinite { place, fault })) => Ok(Err(format!("{place}: {fault}"))),
             Err(Error::Model(ModelError::Sampling(error @ turbowan_rcm::Error::NotFinite { .. }))) => Ok(Err(error.to_string())),
             Err(other) => Err(other),
@@ -183,9 +205,9 @@ impl Scene<'_> {
         self.arithmetic(precision)?.autoencoder.reconstruct(&clip, FrameRate::WAN)
     }
 
-    fn made(&mut self, configuration: &Configuration) -> Result<Frames, Error> {
+    fn made(&mut self, configuration: &Configuration) -> Result<Shot, Error> {
         let (settings, progress) = (self.loaded.settings, self.loaded.progress);
-        let request = settings.request(configuration, self.index, &self.asked.prompt);
+        let request = settings.request(configuration, self.asked.seed, &self.asked.prompt);
         let stages = Stages::new(&request, progress);
         let (sampling, shape, mut noise) = (stages.sampling()?, stages.latent()?, stages.noise()?);
         let transformer = self.read_text(configuration)?;
@@ -199,9 +221,12 @@ impl Scene<'_> {
             image: self.images.iter().find(|(precision, _)| *precision == configuration.precision).map(|(_, image)| image.as_slice()),
             grid: Grid { frames: shape.frames, height: shape.height, width: shape.width },
         };
+        let begun = Instant::now();
         let start = sampling.start(shape.values(), &mut noise)?;
         let done = sampling.finish_on(start, network, stages.border(), &mut noise, |_, _| check_stop())?;
-        self.arithmetic(configuration.precision)?.autoencoder.decode(&done.latent, shape, FrameRate::WAN, &mut |_| Ok(()))
+        let denoising_seconds = Some(begun.elapsed().as_secs_f64());
+        let autoencoder = &self.arithmetic(configuration.precision)?.autoencoder;
+        Ok(Shot { frames: autoencoder.decode(&done.latent, shape, FrameRate::WAN, &mut |_| Ok(()))?, denoising_seconds })
     }
 
     /// The transformer of a configuration, whose experts have read the prompts.

@@ -77,6 +77,9 @@ pub struct Measured {
     /// What it looks like by itself.
     #[serde(flatten)]
     pub alone: NoReference,
+    /// How long its latent was sampled, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub denoising_seconds: Option<f64>,
     /// Likeness to the clips that the row is compared with.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub compared: Vec<Compared>,
@@ -100,7 +103,7 @@ impl Measured {
             alone: NoReference::of(video),
             compared: compared.collect(),
             first_frame_mse: given.zip(video.iter().next()).map(|(given, first)| likeness::mean_squared(first, given)),
-            failed: None,
+            ..Self::default()
         })
     }
 

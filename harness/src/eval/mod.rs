@@ -5,12 +5,14 @@
 //! encoded once. *Adherence* is what the judge reads against what was asked. *Fidelity* is likeness to the dense teacher, or
 //! to the same steps in dense f32: it says what an approximation changes, not how good a video is.
 
-mod asked;
+pub mod asked;
+pub mod grid;
 mod loaded;
 mod measured;
+pub mod pareto;
 mod record;
 pub mod row;
-mod score;
+pub mod score;
 pub mod settings;
 mod sheet;
 mod table;
@@ -23,9 +25,9 @@ use turbowan_wan_model::Error as ModelError;
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::run::watch;
-use crate::video::{self, Frames};
+use crate::video;
 use asked::Asked;
-use loaded::{Loaded, Scene};
+use loaded::{Loaded, Scene, Shot};
 use measured::Measured;
 pub use record::SCHEMA;
 use record::{Line, Record};
@@ -54,6 +56,8 @@ pub struct Findings {
     pub text: String,
     /// As a program reads it.
     pub json: Value,
+    /// What is said of each row.
+    pub scores: Vec<Scores>,
     /// Whether it was stopped before its end.
     pub is_stopped: bool,
 }
@@ -132,17 +136,17 @@ impl<'a> Evaluation<'a> {
         let stage = progress.stage("clips", Some((left.len() * rows.len()) as u64));
         for index in left {
             let mut scene = loaded.scene(*index, &asked[*index]);
-            let mut videos = Vec::new();
+            let mut shots = Vec::new();
             for row in rows {
-                videos.push(scene.video(row)?);
+                shots.push(scene.shot(row)?);
                 stage.advance(1);
             }
             if self.sheet.is_some() && *index < sheet::CAPTIONS {
-                strips.push(videos.iter().map(|video| video.as_ref().ok().map(sheet::strip)).collect());
+                strips.push(shots.iter().map(|shot| shot.as_ref().ok().map(|shot| sheet::strip(&shot.frames))).collect());
             }
             // A caption that is shown only was measured before.
             if !self.is_done(*index) {
-                let clips = self.measure(&asked[*index], &scene, &videos)?;
+                let clips = self.measure(&asked[*index], &scene, &shots)?;
                 let line = Line { index: *index, prompt: asked[*index].prompt.clone(), clips };
                 record.add(&line)?;
                 self.done.push(line);
@@ -152,20 +156,24 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    fn measure(&self, asked: &Asked, scene: &Scene<'_>, videos: &[Result<Frames, String>]) -> Result<Vec<Measured>, Error> {
+    fn measure(&self, asked: &Asked, scene: &Scene<'_>, shots: &[Result<Shot, String>]) -> Result<Vec<Measured>, Error> {
         let rows = &self.settings.rows;
         let given = if self.settings.task == Task::I2v { Some(scene.first_frame()?) } else { None };
-        let of = |(index, video): (usize, &Result<Frames, String>)| {
+        let of = |(index, shot): (usize, &Result<Shot, String>)| {
+            let frames_of = |row: usize| shots[row].as_ref().ok().map(|shot| &shot.frames);
             let others: Vec<_> =
-                references(rows, index).into_iter().filter_map(|(against, other)| Some((against, videos[other].as_ref().ok()?))).collect();
+                references(rows, index).into_iter().filter_map(|(against, other)| Some((against, frames_of(other)?))).collect();
             // The real clip begins with its own first frame: nothing is measured by that.
             let given = given.as_deref().filter(|_| rows[index] != Row::Real);
-            match video {
-                Ok(video) => Measured::of(video, asked.attributes.as_ref(), &others, given),
+            match shot {
+                Ok(shot) => Ok(Measured {
+                    denoising_seconds: shot.denoising_seconds,
+                    ..Measured::of(&shot.frames, asked.attributes.as_ref(), &others, given)?
+                }),
                 Err(reason) => Ok(Measured::failed(reason.clone(), asked.attributes.is_some())),
             }
         };
-        videos.iter().enumerate().map(of).collect()
+        shots.iter().enumerate().map(of).collect()
     }
 
     /// What lies where on the sheet.
@@ -191,7 +199,7 @@ fn findings(settings: &Settings, done: &[Line], asked: &[Asked], is_stopped: boo
         "constant_answer": constant.map(|constant| constant.json()),
         "rows": listed,
     });
-    Findings { text: table::table(rows, &scores, constant), json, is_stopped }
+    Findings { text: table::table(rows, &scores, constant), json, scores, is_stopped }
 }
 
 /// Where a record goes when no place is named.

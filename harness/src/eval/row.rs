@@ -43,6 +43,12 @@ pub struct Configuration {
     pub precision: Precision,
     /// int8 linears.
     pub quant_linear: bool,
+    /// Noise level of the first step, where rows differ in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sigma_max: Option<f64>,
+    /// Few steps without new noise between them, where rows differ in it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ode: Option<bool>,
 }
 
 impl Configuration {
@@ -50,21 +56,28 @@ impl Configuration {
     pub fn dense(self) -> Self {
         Self { attention: AttentionChoice::Original, precision: Precision::F32, quant_linear: false, ..self }
     }
-}
 
-impl fmt::Display for Configuration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// How it is sampled, in words.
+    pub fn sampling(&self) -> String {
         let (kind, steps) = match self.steps {
             Steps::Few(steps) => ("", steps),
             Steps::Guided(steps) => ("guided ", steps),
         };
+        let sigma_max = self.sigma_max.map_or(String::new(), |sigma_max| format!(", sigma {sigma_max}"));
+        let sampler = self.ode.map_or("", |ode| if ode { ", ode" } else { ", sde" });
+        format!("{steps} {kind}{}{sigma_max}{sampler}", if steps == 1 { "step" } else { "steps" })
+    }
+}
+
+impl fmt::Display for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match (self.net, self.steps) {
             (Net::Model, _) => "",
             (Net::Teacher, Steps::Few(_)) => "undistilled, ",
             (Net::Teacher, Steps::Guided(_)) => "teacher, ",
         })?;
-        write!(f, "{steps} {kind}{}", if steps == 1 { "step" } else { "steps" })?;
-        write!(f, ", {}, {}", self.attention.name(), Arithmetic { precision: self.precision, quant_linear: self.quant_linear })
+        let arithmetic = Arithmetic { precision: self.precision, quant_linear: self.quant_linear };
+        write!(f, "{}, {}, {arithmetic}", self.sampling(), self.attention.name())
     }
 }
 
@@ -122,7 +135,10 @@ pub fn references(rows: &[Row], index: usize) -> Vec<(Against, usize)> {
         Row::Made(own) => {
             let is_teacher =
                 |row: &Row| matches!(row, Row::Made(c) if c.net == Net::Teacher && matches!(c.steps, Steps::Guided(_)) && *c == c.dense());
-            vec![(Against::Teacher, at(&is_teacher)), (Against::Dense, at(&|row| *row == Row::Made(own.dense())))]
+            // weights that are int8 in their file have no float row
+            let dense = [false, true].map(|quant_linear| Row::Made(Configuration { quant_linear, ..own.dense() }));
+            let dense = dense.iter().find_map(|dense| rows.iter().position(|row| row == dense)).filter(|found| *found != index);
+            vec![(Against::Teacher, at(&is_teacher)), (Against::Dense, dense)]
         }
     };
     found.into_iter().filter_map(|(against, row)| Some((against, row?))).collect()
@@ -221,7 +237,8 @@ pub fn arithmetic(list: &str) -> Result<Vec<Arithmetic>, Error> {
         .collect()
 }
 
-fn words(list: &str) -> impl Iterator<Item = &str> {
+/// The words of a list.
+pub fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(',').map(str::trim)
 }
 
@@ -248,7 +265,7 @@ impl Choices {
             self.steps.iter().filter_map(|word| if let StepsWord::Own(steps) = word { Some(*steps) } else { None }).collect();
         let (attention, arithmetic) = (self.attention[0], self.arithmetic[0]);
         let made = |net, steps, attention, Arithmetic { precision, quant_linear }| {
-            Row::Made(Configuration { net, steps, attention, precision, quant_linear })
+            Row::Made(Configuration { net, steps, attention, precision, quant_linear, sigma_max: None, ode: None })
         };
         let exact = Arithmetic { precision: Precision::F32, quant_linear: false };
         let mut rows = Vec::new();
@@ -276,14 +293,19 @@ impl Choices {
             rows.extend(self.attention.iter().map(|attention| made(Net::Model, *steps, *attention, arithmetic)));
             rows.extend(self.arithmetic.iter().map(|arithmetic| made(Net::Model, *steps, attention, *arithmetic)));
         }
-        let mut unique: Vec<Row> = Vec::new();
-        rows.into_iter().for_each(|row| {
-            if !unique.contains(&row) {
-                unique.push(row)
-            }
-        });
-        unique
+        unique(rows)
     }
+}
+
+/// Each row once, in the order in which they come.
+pub fn unique(rows: Vec<Row>) -> Vec<Row> {
+    let mut unique: Vec<Row> = Vec::new();
+    rows.into_iter().for_each(|row| {
+        if !unique.contains(&row) {
+            unique.push(row)
+        }
+    });
+    unique
 }
 
 #[cfg(test)]

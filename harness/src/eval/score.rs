@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use turbowan_world::Tally;
 use turbowan_world::judge::Confusion;
 
+use crate::bench::sample::Samples;
 use crate::eval::asked::Asked;
 use crate::eval::measured::Measured;
 use crate::eval::row::Against;
@@ -182,6 +183,8 @@ pub struct Scores {
     pub compared: BTreeMap<Against, Alike>,
     /// Mean squared difference of frame 0 to the picture that was given.
     pub first_frame_mse: Mean,
+    /// How long each clip's latent was sampled.
+    pub denoising: Samples,
     /// Clips that could not be made.
     pub failed: usize,
 }
@@ -197,6 +200,7 @@ impl Scores {
             }
             scores.alone.iter_mut().zip(clip.alone.values()).for_each(|(mean, value)| mean.add(value));
             scores.first_frame_mse.add(clip.first_frame_mse);
+            scores.denoising.0.extend(clip.denoising_seconds);
             scores.failed += usize::from(clip.failed.is_some());
             for compared in &clip.compared {
                 let alike = scores.compared.entry(compared.against).or_default();
@@ -237,6 +241,7 @@ impl Scores {
             "clipped_share": clipped,
             "fidelity": compared,
             "first_frame_psnr_db": finite(self.first_frame_mse.value().map(psnr)),
+            "denoising_seconds": self.denoising.summary(),
             "failed": self.failed,
         })
     }
@@ -286,7 +291,7 @@ mod tests {
 
     fn asked(shape: Shape, motion: Motion) -> Asked {
         let attributes = turbowan_world::Attributes { shape, colour: Colour::Red, background: Background::Black, motion };
-        Asked { prompt: String::new(), attributes: Some(attributes), clip: None }
+        Asked { prompt: String::new(), attributes: Some(attributes), clip: None, seed: 0 }
     }
 
     fn read(shape: &str, motion: &str, faults: usize) -> Measured {

@@ -42,6 +42,13 @@ pub enum Source {
     },
     /// The lines of a file.
     Prompts(FileRef),
+    /// Each prompt with the noise of each seed.
+    Seeds {
+        /// Prompts.
+        prompts: Vec<String>,
+        /// Seeds.
+        seeds: Vec<u64>,
+    },
 }
 
 /// Everything that decides an evaluation's numbers on one kind of processor.
@@ -67,9 +74,9 @@ pub struct Settings {
     pub height: usize,
     /// Frames.
     pub num_frames: usize,
-    /// Noise level of the first step.
+    /// Noise level of the first step, of rows that have none of their own.
     pub sigma_max: f64,
-    /// Few steps without new noise between them.
+    /// Few steps without new noise between them, of rows that do not say it.
     pub ode: bool,
     /// Guidance of guided steps.
     pub guidance: f64,
@@ -101,10 +108,10 @@ impl Settings {
         Ok(FrameCount::new(self.num_frames)?)
     }
 
-    /// The request that a video of a row is made by; clip `index` is asked for with `prompt`.
-    pub fn request(&self, configuration: &Configuration, index: usize, prompt: &str) -> Request {
+    /// The request that a video of a row is made by, from the noise of `seed`.
+    pub fn request(&self, configuration: &Configuration, seed: u64, prompt: &str) -> Request {
         let (sampler, num_steps) = match configuration.steps {
-            Steps::Few(steps) => (SamplerChoice::Rcm { ode: self.ode }, steps),
+            Steps::Few(steps) => (SamplerChoice::Rcm { ode: configuration.ode.unwrap_or(self.ode) }, steps),
             Steps::Guided(steps) => (SamplerChoice::Euler { guidance: self.guidance, shift: self.shift }, steps),
         };
         Request {
@@ -120,10 +127,10 @@ impl Settings {
             fps: 16,
             num_samples: 1,
             grid: false,
-            seed: self.seed.wrapping_add(index as u64),
+            seed,
             rng: "native".to_owned(),
             num_steps,
-            sigma_max: self.sigma_max,
+            sigma_max: configuration.sigma_max.unwrap_or(self.sigma_max),
             boundary: self.boundary,
             sampler,
             attention: configuration.attention,
@@ -141,7 +148,7 @@ impl Settings {
         self.models.verify()?;
         let prompts = match &self.source {
             Source::Prompts(file) => Some(file),
-            Source::World { .. } => None,
+            Source::World { .. } | Source::Seeds { .. } => None,
         };
         self.teacher.iter().chain(&self.vae).chain(prompts).try_for_each(FileRef::verify)
     }

@@ -75,14 +75,16 @@ fn pictures(named: &[(String, &Scores)]) -> String {
         text += &columns.iter().map(|against| against.name()).collect::<Vec<_>>().join(", to ");
         text += if columns == [Against::Real] { ", the clips that went in" } else { ", same noise" };
     }
-    text.push('\n');
+    text += "; denoising: the median clip\n";
     // columns that no row has anything for are left out
     let mut head = vec![String::new()];
     head.extend(NoReference::NAMES.map(str::to_owned));
     head.extend(columns.iter().map(|against| against.name().to_owned()));
     let has_first = named.iter().any(|(_, scores)| scores.first_frame_mse.value().is_some());
+    let has_time = named.iter().any(|(_, scores)| !scores.denoising.0.is_empty());
     let has_failed = named.iter().any(|(_, scores)| scores.failed > 0);
     head.extend(has_first.then(|| "first frame, dB".to_owned()));
+    head.extend(has_time.then(|| "denoising, s".to_owned()));
     head.extend(has_failed.then(|| "not made".to_owned()));
     let mut lines = vec![head];
     for (name, scores) in named {
@@ -98,6 +100,7 @@ fn pictures(named: &[(String, &Scores)]) -> String {
             });
         }
         line.extend(has_first.then(|| decibels(scores.first_frame_mse.value().map(psnr))));
+        line.extend(has_time.then(|| number(scores.denoising.summary().map(|seconds| seconds.median), 3)));
         line.extend(has_failed.then(|| scores.failed.to_string()));
         lines.push(line);
     }
