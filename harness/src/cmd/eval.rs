@@ -101,6 +101,9 @@ pub struct Eval {
     /// A contact sheet: rows as in the table, the first captions across, three frames each.
     #[arg(long, value_name = "FILE.png")]
     pub sheet: Option<PathBuf>,
+    /// Weights of LPIPS, as `lpips.LPIPS(net="alex").state_dict()` saves them: adds that distance to the fidelity.
+    #[arg(long, value_name = "FILE")]
+    pub lpips: Option<PathBuf>,
     /// CPU threads.
     #[command(flatten)]
     pub threads: Threads,
@@ -163,6 +166,7 @@ fn settings(args: &Eval) -> Result<Settings, Error> {
         width: size.width(),
         height: size.height(),
         num_frames: frames.get(),
+        lpips: args.lpips.as_deref().map(FileRef::of).transpose()?,
         sigma_max: args.sigma_max.unwrap_or(if task == Task::I2v { 200.0 } else { 80.0 }),
         ode: args.ode,
         guidance: args.guided.guidance,

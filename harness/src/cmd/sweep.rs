@@ -19,7 +19,7 @@ use crate::eval::row::{self, Row};
 use crate::eval::settings::{Settings, Source, Task};
 use crate::eval::{self, Evaluation, asked, pareto};
 use crate::progress::{Progress, Style};
-use crate::request::Models;
+use crate::request::{FileRef, Models};
 use crate::run::stages::Stages;
 
 /// Prompts that go into one sweep at most, and seeds.
@@ -88,6 +88,9 @@ pub struct Sweep {
     /// Goes on with the sweep of a folder that was stopped; its settings are in it.
     #[arg(long, value_name = "FOLDER", conflicts_with = "out")]
     pub resume: Option<PathBuf>,
+    /// Weights of LPIPS, as `lpips.LPIPS(net="alex").state_dict()` saves them: adds that distance to the fidelity.
+    #[arg(long, value_name = "FILE")]
+    pub lpips: Option<PathBuf>,
     /// CPU threads.
     #[command(flatten)]
     pub threads: Threads,
@@ -146,6 +149,7 @@ fn settings(args: &Sweep, progress: &Progress) -> Result<Settings, Error> {
         width: size.width(),
         height: size.height(),
         num_frames: frames.get(),
+        lpips: args.lpips.as_deref().map(FileRef::of).transpose()?,
         sigma_max: sigma_max[0],
         ode: ode[0],
         guidance: args.guided.guidance,

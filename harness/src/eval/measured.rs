@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::eval::row::Against;
 use crate::metrics::NoReference;
 use crate::metrics::likeness::{self, Likeness};
+use crate::metrics::lpips::Lpips;
 use crate::video::Frames;
 
 /// What the judge read, in names.
@@ -92,16 +93,26 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// Of a video; `others` are what it is compared with, `given` is the picture that it was to begin with.
+    /// Of a video; `others` are what it is compared with, by `lpips` too where there is one, and `given` is the picture that it
+    /// was to begin with.
     ///
     /// # Errors
-    /// Frames too small for the judge.
-    pub fn of(video: &Frames, asked: Option<&Attributes>, others: &[(Against, &Frames)], given: Option<&[u8]>) -> Result<Self, Error> {
-        let compared = others.iter().map(|(against, other)| Compared { against: *against, likeness: Likeness::of(video, other) });
+    /// Frames too small for the judge or for LPIPS.
+    pub fn of(
+        video: &Frames,
+        asked: Option<&Attributes>,
+        others: &[(Against, &Frames)],
+        lpips: Option<&Lpips>,
+        given: Option<&[u8]>,
+    ) -> Result<Self, Error> {
+        let compared = others.iter().map(|(against, other)| {
+            let lpips = lpips.map(|lpips| lpips.distance(video, other)).transpose()?;
+            Ok::<_, Error>(Compared { against: *against, likeness: Likeness { lpips, ..Likeness::of(video, other) } })
+        });
         Ok(Self {
             read: asked.map(|asked| Read::of(video, asked)).transpose()?,
             alone: NoReference::of(video),
-            compared: compared.collect(),
+            compared: compared.collect::<Result<_, _>>()?,
             first_frame_mse: given.zip(video.iter().next()).map(|(given, first)| likeness::mean_squared(first, given)),
             ..Self::default()
         })

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use turbowan_wan_model::Error as ModelError;
 
 use crate::error::Error;
+use crate::metrics::lpips::Lpips;
 use crate::progress::Progress;
 use crate::run::watch;
 use crate::video;
@@ -132,6 +133,7 @@ impl<'a> Evaluation<'a> {
     fn make(&mut self, asked: &[Asked], left: &[usize], record: &mut Record, strips: &mut Vec<Vec<Option<Strip>>>) -> Result<(), Error> {
         let (settings, progress) = (self.settings, self.progress);
         let rows = &settings.rows;
+        let lpips = settings.lpips.as_ref().map(|file| Lpips::open(&file.path)).transpose()?;
         let loaded = Loaded::new(settings, asked, progress)?;
         let stage = progress.stage("clips", Some((left.len() * rows.len()) as u64));
         for index in left {
@@ -146,7 +148,7 @@ impl<'a> Evaluation<'a> {
             }
             // A caption that is shown only was measured before.
             if !self.is_done(*index) {
-                let clips = self.measure(&asked[*index], &scene, &shots)?;
+                let clips = self.measure(&asked[*index], &scene, &shots, lpips.as_ref())?;
                 let line = Line { index: *index, prompt: asked[*index].prompt.clone(), clips };
                 record.add(&line)?;
                 self.done.push(line);
@@ -156,7 +158,13 @@ impl<'a> Evaluation<'a> {
         Ok(())
     }
 
-    fn measure(&self, asked: &Asked, scene: &Scene<'_>, shots: &[Result<Shot, String>]) -> Result<Vec<Measured>, Error> {
+    fn measure(
+        &self,
+        asked: &Asked,
+        scene: &Scene<'_>,
+        shots: &[Result<Shot, String>],
+        lpips: Option<&Lpips>,
+    ) -> Result<Vec<Measured>, Error> {
         let rows = &self.settings.rows;
         let given = if self.settings.task == Task::I2v { Some(scene.first_frame()?) } else { None };
         let of = |(index, shot): (usize, &Result<Shot, String>)| {
@@ -168,7 +176,7 @@ impl<'a> Evaluation<'a> {
             match shot {
                 Ok(shot) => Ok(Measured {
                     denoising_seconds: shot.denoising_seconds,
-                    ..Measured::of(&shot.frames, asked.attributes.as_ref(), &others, given)?
+                    ..Measured::of(&shot.frames, asked.attributes.as_ref(), &others, lpips, given)?
                 }),
                 Err(reason) => Ok(Measured::failed(reason.clone(), asked.attributes.is_some())),
             }

@@ -151,6 +151,7 @@ pub struct Alike {
     mse: Mean,
     ssim: Mean,
     ms_ssim: Mean,
+    lpips: Mean,
 }
 
 impl Alike {
@@ -167,6 +168,11 @@ impl Alike {
     /// Mean structural similarity over five scales.
     pub fn ms_ssim(self) -> Option<f64> {
         self.ms_ssim.value()
+    }
+
+    /// Mean LPIPS.
+    pub fn lpips(self) -> Option<f64> {
+        self.lpips.value()
     }
 }
 
@@ -207,6 +213,7 @@ impl Scores {
                 alike.mse.add(Some(compared.likeness.mse));
                 alike.ssim.add(Some(compared.likeness.ssim));
                 alike.ms_ssim.add(compared.likeness.ms_ssim);
+                alike.lpips.add(compared.likeness.lpips);
             }
         }
         scores
@@ -224,6 +231,7 @@ impl Scores {
                     "psnr_db": finite(alike.psnr()),
                     "ssim": alike.ssim(),
                     "ms_ssim": alike.ms_ssim(),
+                    "lpips": alike.lpips(),
                     "equal": alike.mse.value() == Some(0.0),
                 });
                 (against.name().to_owned(), value)
@@ -334,7 +342,7 @@ mod tests {
     #[test]
     fn one_equal_clip_does_not_make_all_equal() {
         let compared = |mse: f64| Measured {
-            compared: vec![Compared { against: Against::Dense, likeness: Likeness { mse, ssim: 1.0, ms_ssim: None } }],
+            compared: vec![Compared { against: Against::Dense, likeness: Likeness { mse, ssim: 1.0, ms_ssim: None, lpips: None } }],
             ..Measured::default()
         };
         let one = asked(Shape::Star, Motion::Up);

@@ -68,6 +68,9 @@ pub struct Settings {
     /// An autoencoder by itself, for reconstructions.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub vae: Option<FileRef>,
+    /// Weights of LPIPS.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lpips: Option<FileRef>,
     /// Pixels across.
     pub width: usize,
     /// Pixels down.
@@ -150,6 +153,6 @@ impl Settings {
             Source::Prompts(file) => Some(file),
             Source::World { .. } | Source::Seeds { .. } => None,
         };
-        self.teacher.iter().chain(&self.vae).chain(prompts).try_for_each(FileRef::verify)
+        self.teacher.iter().chain(&self.vae).chain(&self.lpips).chain(prompts).try_for_each(FileRef::verify)
     }
 }

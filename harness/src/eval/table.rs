@@ -71,7 +71,7 @@ fn pictures(named: &[(String, &Scores)]) -> String {
          clipped pixels in percent",
     );
     if !columns.is_empty() {
-        text += "; fidelity, which is no quality: PSNR of the mean squared difference in dB, SSIM and MS-SSIM, to ";
+        text += "; fidelity, which is no quality: PSNR of the mean squared difference in dB, SSIM, MS-SSIM (and LPIPS where its weights are given), to ";
         text += &columns.iter().map(|against| against.name()).collect::<Vec<_>>().join(", to ");
         text += if columns == [Against::Real] { ", the clips that went in" } else { ", same noise" };
     }
@@ -96,7 +96,11 @@ fn pictures(named: &[(String, &Scores)]) -> String {
         for against in &columns {
             line.push(match scores.compared.get(against) {
                 None => "-".to_owned(),
-                Some(alike) => format!("{} {} {}", decibels(alike.psnr()), number(alike.ssim(), 3), number(alike.ms_ssim(), 3)),
+                Some(alike) => {
+                    let numbers = [alike.ssim(), alike.ms_ssim()].map(|value| number(value, 3));
+                    let lpips = alike.lpips().map_or(String::new(), |value| format!(" {value:.3}"));
+                    format!("{} {}{lpips}", decibels(alike.psnr()), numbers.join(" "))
+                }
             });
         }
         line.extend(has_first.then(|| decibels(scores.first_frame_mse.value().map(psnr))));

@@ -25,6 +25,9 @@ pub struct Likeness {
     /// 128 pixels).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ms_ssim: Option<f64>,
+    /// Distance in the features of a network that the user brought: [`super::lpips`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lpips: Option<f64>,
 }
 
 /// Peak signal-to-noise ratio of a mean squared difference of 8-bit levels, in dB; infinite for equal pictures.
@@ -39,7 +42,7 @@ pub fn mean_squared(a: &[u8], b: &[u8]) -> f64 {
 }
 
 impl Likeness {
-    /// Of two videos of one size and length.
+    /// Of two videos of one size and length, without LPIPS.
     pub fn of(a: &Frames, b: &Frames) -> Self {
         let count = a.count() as f64;
         let (mut ssim, mut ms_ssim) = (0.0, Some(0.0));
@@ -49,7 +52,7 @@ impl Likeness {
             ssim += finest.ssim;
             ms_ssim = ms_ssim.zip(multi_scale(finest, one, other)).map(|(sum, frame)| sum + frame);
         }
-        Self { mse: mean_squared(a.rgb(), b.rgb()), ssim: ssim / count, ms_ssim: ms_ssim.map(|sum| sum / count) }
+        Self { mse: mean_squared(a.rgb(), b.rgb()), ssim: ssim / count, ms_ssim: ms_ssim.map(|sum| sum / count), lpips: None }
     }
 }
 

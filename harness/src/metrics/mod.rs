@@ -6,6 +6,7 @@
 
 pub mod likeness;
 pub mod look;
+pub mod lpips;
 mod luma;
 pub mod motion;
 
