@@ -116,7 +116,7 @@ pub fn run(args: &Sweep) -> Result<(), Error> {
     let findings = evaluation.run()?;
     say(&findings.text)?;
     if findings.is_stopped {
-        return Err(Error::Stopped { mode: "sweep", state: folder });
+        return Err(Error::Stopped { mode: "sweep", place: "", state: folder });
     }
     atomic_file::write(&place(JSON), format!("{:#}\n", findings.json).as_bytes())?;
     let picture = pareto::picture(&settings.rows, &findings.scores).map_err(|error| Error::broken(&place(PICTURE), error))?;
