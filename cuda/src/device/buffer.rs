@@ -186,7 +186,15 @@ impl<'a, T: Plain> View<'a, T> {
 
     /// What a launch must know of it when its kernel reads it.
     pub fn reads(&self, name: &'static str) -> Operand<'a> {
-        Operand { name, memory: self.memory, address: self.start(), bytes: self.len * size_of::<T>(), is_written: false, alignment: 1 }
+        Operand {
+            name,
+            memory: self.memory,
+            address: self.start(),
+            bytes: self.len * size_of::<T>(),
+            is_read: true,
+            is_written: false,
+            alignment: 1,
+        }
     }
 
     /// The values, after everything queued before on the buffer's stream; zeros on a planned device.
@@ -262,8 +270,14 @@ impl<T: Plain> ViewMut<'_, T> {
         self.as_view().address().cast_mut()
     }
 
-    /// What a launch must know of it when its kernel writes it, or reads and writes it.
+    /// What a launch must know of it when its kernel writes it and needs nothing of what was there.
     pub fn writes(&mut self, name: &'static str) -> Operand<'_> {
+        Operand { is_read: false, is_written: true, ..self.as_view().reads(name) }
+    }
+
+    /// What a launch must know of it when its kernel reads it and writes it: a residual that is added to, an operation in
+    /// place, a sum of atomics.
+    pub fn updates(&mut self, name: &'static str) -> Operand<'_> {
         Operand { is_written: true, ..self.as_view().reads(name) }
     }
 
@@ -274,6 +288,17 @@ impl<T: Plain> ViewMut<'_, T> {
     pub fn write(&mut self, values: &[T]) -> Result<(), Error> {
         Error::expect_len("a copy from the host", values, self.len)?;
         self.memory.write(self.from * size_of::<T>(), driver::bytes_of(values))
+    }
+
+    /// As [`ViewMut::write`], of values that are made for it: a planned device, which would not look at them, makes none.
+    ///
+    /// # Errors
+    /// As [`ViewMut::write`].
+    pub fn write_made(&mut self, make: impl FnOnce() -> Vec<T>) -> Result<(), Error> {
+        if self.memory.is_planned() {
+            return self.memory.plan_write(self.from * size_of::<T>(), self.len * size_of::<T>());
+        }
+        self.write(&make())
     }
 
     /// Queues a fill of all bytes with one value; zero makes every number zero.
@@ -322,6 +347,7 @@ pub struct Operand<'a> {
     pub(super) memory: &'a Arc<Memory>,
     pub(super) address: u64,
     pub(super) bytes: usize,
+    pub(super) is_read: bool,
     pub(super) is_written: bool,
     alignment: u64,
 }

@@ -197,7 +197,10 @@ impl<P: Params> Kernel<P> {
             (Code::Planned(_), Queue::Planned(_)) => {}
             _ => return Err(Error::OtherStream { what: self.name }),
         }
-        let touched = |operand: &Operand<'_>| Touched { name: operand.name, bytes: operand.bytes, is_written: operand.is_written };
+        let touched = |operand: &Operand<'_>| {
+            let Operand { name, bytes, is_read, is_written, .. } = *operand;
+            Touched { name, bytes, is_read, is_written }
+        };
         let work = || Work::Launch { kernel: self.name, launch, operands: operands.iter().map(touched).collect() };
         stream.note(work, &mut operands.iter().map(|operand| operand.memory));
         Ok(())

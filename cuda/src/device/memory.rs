@@ -81,9 +81,24 @@ impl Memory {
                 self.stream.device().meet(Asked::Move("copy from the host"))?;
                 memory.write(from, bytes);
             }
-            Place::Planned(memory) => memory.check(from, bytes.len()),
+            Place::Planned(_) => return self.plan_write(from, bytes.len()),
         }
         self.stream.note(|| Work::FromHost { bytes: bytes.len() }, &mut std::iter::once(self));
+        Ok(())
+    }
+
+    /// Whether writes need no bytes: a planned device only notes them.
+    pub(super) fn is_planned(&self) -> bool {
+        matches!(self.place, Place::Planned(_))
+    }
+
+    /// A copy from the host to planned memory, which looks at none of its bytes.
+    pub(super) fn plan_write(self: &Arc<Self>, from: usize, bytes: usize) -> Result<(), Error> {
+        self.stream.refuse_capture("a copy from the host")?;
+        if let Place::Planned(memory) = &self.place {
+            memory.check(from, bytes);
+        }
+        self.stream.note(|| Work::FromHost { bytes }, &mut std::iter::once(self));
         Ok(())
     }
 

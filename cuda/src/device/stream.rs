@@ -100,6 +100,16 @@ impl Stream {
         Ok(buffer)
     }
 
+    /// Memory with `len` values that are made for it: a planned device, which would not look at them, makes none.
+    ///
+    /// # Errors
+    /// As [`Stream::allocate`], and [`Error::Length`] when `make` makes another number of them.
+    pub fn upload_made<T: Plain>(&self, len: usize, make: impl FnOnce() -> Vec<T>) -> Result<Buffer<T>, Error> {
+        let mut buffer = self.allocate(len)?;
+        buffer.view_mut().write_made(make)?;
+        Ok(buffer)
+    }
+
     /// Waits until everything queued here is done.
     ///
     /// # Errors

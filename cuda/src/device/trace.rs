@@ -61,7 +61,9 @@ pub struct Touched {
     pub name: &'static str,
     /// Its length.
     pub bytes: usize,
-    /// Whether the kernel writes it; otherwise it only reads it.
+    /// Whether the kernel reads what was there.
+    pub is_read: bool,
+    /// Whether the kernel writes it.
     pub is_written: bool,
 }
 
@@ -87,13 +89,12 @@ impl Work {
         }
     }
 
-    /// Bytes of device memory read and written, each operand of a launch counted once: an operand that is written counts
-    /// as written alone, also when the kernel reads it first.
+    /// Bytes of device memory read and written, each operand of a launch counted once for each that its kernel does.
     pub fn moved(&self) -> Moved {
         match self {
             Self::Launch { operands, .. } => {
-                let sum = |written| operands.iter().filter(|o| o.is_written == written).map(|o| o.bytes as u64).sum();
-                Moved { read_bytes: sum(false), written_bytes: sum(true) }
+                let sum = |counts: fn(&Touched) -> bool| operands.iter().filter(|o| counts(o)).map(|o| o.bytes as u64).sum();
+                Moved { read_bytes: sum(|o| o.is_read), written_bytes: sum(|o| o.is_written) }
             }
             Self::Fill { bytes } | Self::FromHost { bytes } => Moved { read_bytes: 0, written_bytes: *bytes as u64 },
             Self::Copy { bytes } => Moved { read_bytes: *bytes as u64, written_bytes: *bytes as u64 },
@@ -259,24 +260,29 @@ fn finish<'a>(entries: impl Iterator<Item = &'a Entry>) -> Trace {
 mod tests {
     use super::*;
 
-    fn launch(kernel: &'static str, operands: &[(usize, bool)]) -> Work {
-        let operands = operands.iter().map(|(bytes, is_written)| Touched { name: "x", bytes: *bytes, is_written: *is_written });
+    fn launch(kernel: &'static str, operands: &[(usize, &str)]) -> Work {
+        let operands = operands.iter().map(|(bytes, how)| Touched {
+            name: "x",
+            bytes: *bytes,
+            is_read: how.contains('r'),
+            is_written: how.contains('w'),
+        });
         Work::Launch { kernel, launch: Launch { grid: [1; 3], block: [1; 3], shared_bytes: 0 }, operands: operands.collect() }
     }
 
     #[test]
     fn totals_sum_by_name_and_put_the_largest_first() {
         let works = [
-            launch("small", &[(10, false), (20, true)]),
+            launch("small", &[(10, "r"), (20, "w")]),
             Work::Allocate { bytes: 1 << 40 },
-            launch("large", &[(1000, false), (1, false), (5, true)]),
-            launch("small", &[(1, true)]),
+            launch("large", &[(1000, "r"), (1, "r"), (5, "w")]),
+            launch("small", &[(1, "rw")]),
             Work::Copy { bytes: 7 },
             Work::Fill { bytes: 3 },
             Work::Free { bytes: 1 << 40, allocation: Some(0) },
         ];
         let got: Vec<_> = totals(&works).iter().map(|t| (t.name, t.count, t.moved.read_bytes, t.moved.written_bytes)).collect();
-        assert_eq!(got, [("large", 1, 1001, 5), ("small", 2, 10, 21), ("copy", 1, 7, 7), ("fill", 1, 0, 3)]);
+        assert_eq!(got, [("large", 1, 1001, 5), ("small", 2, 11, 21), ("copy", 1, 7, 7), ("fill", 1, 0, 3)]);
     }
 
     #[test]

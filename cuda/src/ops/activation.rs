@@ -66,7 +66,7 @@ impl Activate {
             return Ok(());
         }
         let params = ActivateParams { x: x.as_view().address(), out: x.address(), ..params(function, count) };
-        self.kernel.launch(stream, launch(count)?, &params, &[x.writes("x").aligned(16)])
+        self.kernel.launch(stream, launch(count)?, &params, &[x.updates("x").aligned(16)])
     }
 
     /// Queues `x = f(x)` of every value, in f32. No values are no work.
@@ -79,7 +79,7 @@ impl Activate {
             return Ok(());
         }
         let params = ActivateParams { x_f32: x.as_view().address(), out_f32: x.address(), ..params(function, count) };
-        self.kernel.launch(stream, launch(count)?, &params, &[x.writes("x").aligned(16)])
+        self.kernel.launch(stream, launch(count)?, &params, &[x.updates("x").aligned(16)])
     }
 
     /// Queues `out = f(x)` of every value, in f32. No values are no work.

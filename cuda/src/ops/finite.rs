@@ -80,7 +80,7 @@ impl FirstNotFinite {
             count: count as i64,
         };
         let launch = Launch::linear(chunks.div_ceil(THREADS as usize), THREADS)?;
-        self.kernel.launch(stream, launch, &params, &[operand, found.writes("found").aligned(4)])
+        self.kernel.launch(stream, launch, &params, &[operand, found.updates("found").aligned(4)])
     }
 
     /// Looks for the first value that is infinite or no number and waits for the answer: its index.

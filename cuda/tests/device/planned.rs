@@ -39,7 +39,7 @@ fn traced(device: &Device, rows: usize, width: usize) -> Trace {
 fn it_lists_what_a_device_does() {
     let trace = traced(&planned(ADA), 4, 256);
     let launch = Launch::linear(1, 256).unwrap();
-    let operand = |name, bytes, is_written| Touched { name, bytes, is_written };
+    let operand = |name, bytes, is_written: bool| Touched { name, bytes, is_read: !is_written, is_written };
     let operands = vec![operand("x", 2048, false), operand("values", 1024, true), operand("scales", 32, true)];
     let want = [
         Work::Allocate { bytes: 2048 },
@@ -115,6 +115,22 @@ fn a_step_larger_than_any_machine_is_planned_without_memory() {
     assert_eq!((total.name, total.count), ("quant_block_1x128", layers));
     assert_eq!((total.moved.read_bytes, total.moved.written_bytes), ((layers * x) as u64, (layers * int8) as u64));
     assert_eq!(device.memory_bytes().unwrap(), Some((24 << 30, 24 << 30)));
+}
+
+#[test]
+fn values_for_a_plan_are_never_made() {
+    let upload = |stream: &Stream| stream.upload_made(3, || vec![1.0f32, 2.0, 3.0]);
+    let (kept, trace) = planned(ADA).stream().unwrap().trace(upload).unwrap();
+    assert_eq!(trace.works(), [Work::Allocate { bytes: 12 }, Work::FromHost { bytes: 12 }]);
+    assert_eq!(kept.to_vec().unwrap(), [0.0; 3]);
+    let stream = planned(ADA).stream().unwrap();
+    assert!(stream.upload_made(1 << 40, || -> Vec<f32> { unreachable!("four terabytes") }).is_ok());
+    for device in devices() {
+        let stream = device.stream().unwrap();
+        let (made, listed) = stream.trace(upload).unwrap();
+        assert_eq!((made.to_vec().unwrap(), listed), (vec![1.0, 2.0, 3.0], trace.clone()), "{device:?}");
+        assert!(matches!(stream.upload_made(2, || vec![0u8; 3]), Err(Error::Length { expected: 2, found: 3, .. })));
+    }
 }
 
 #[test]

@@ -299,7 +299,7 @@ impl LinearApply {
             features: code(features),
             adds: adds.into(),
         };
-        operands.push(out.writes("out").aligned(16));
+        operands.push(if adds { out.updates("out") } else { out.writes("out") }.aligned(16));
         kernel.launch(stream, rows.launch()?, &params, &operands)
     }
 }

@@ -14,7 +14,7 @@
 //! Features, `H'`, `dH` and `g / d` are rounded to bf16 for their products; the sums are f32.
 
 use half::bf16;
-use turbowan_cuda::device::{Buffer, Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
+use turbowan_cuda::device::{Buffer, Device, Kernel, Launch, OpKernel, Operand, Stream, View, ViewMut};
 use turbowan_cuda::{AttnShape, Error};
 
 use super::linear::{ByHeadDim, Fold, LinearFold, Rows, code, expect, folded_values, reduce, state_values};
@@ -223,7 +223,7 @@ impl Step<'_> {
             operands.out_gradient.reads("out_gradient").aligned(16),
             operands.folded.reads("folded").aligned(16),
             operands.state.reads("state").aligned(16),
-            q.writes("q_gradient").aligned(16),
+            self.gradient(&mut q, "q_gradient"),
             scales.writes("scales").aligned(4),
             weights.writes("weights").aligned(4),
         ];
@@ -276,8 +276,8 @@ impl Step<'_> {
             operands.v.reads("v").aligned(16),
             room.folded.view().reads("folded").aligned(16),
             room.state.view().reads("state").aligned(16),
-            k.writes("k_gradient").aligned(16),
-            v.writes("v_gradient").aligned(16),
+            self.gradient(&mut k, "k_gradient"),
+            self.gradient(&mut v, "v_gradient"),
         ];
         kernel.launch(self.stream, rows.launch()?, &params, &touched)
     }
@@ -305,6 +305,11 @@ impl Step<'_> {
             bias.writes("bias_gradient").aligned(4),
         ];
         kernel.launch(self.stream, Launch::linear(tiles * tiles, WEIGHT_THREADS)?, &params, &touched)
+    }
+
+    /// The gradient of rows, which is added to what is there or replaces it.
+    fn gradient<'v>(&self, rows: &'v mut ViewMut<'_, f32>, name: &'static str) -> Operand<'v> {
+        if self.adds { rows.updates(name) } else { rows.writes(name) }.aligned(16)
     }
 
     /// Without pointers.

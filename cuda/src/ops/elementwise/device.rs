@@ -70,7 +70,7 @@ impl CombineStep {
             unused: 0,
         };
         let launch = Launch::linear(x.len().div_ceil(COMBINED * THREADS as usize), THREADS)?;
-        operands.push(x.writes("x").aligned(16));
+        operands.push(x.updates("x").aligned(16));
         self.kernel.launch(stream, launch, &params, &operands)
     }
 }
@@ -189,7 +189,7 @@ impl ResidualGate {
             width: width as i64,
             rows_per_gate: gate.map_or(1, |(_, rows_per_gate)| rows_per_gate.min(rows) as i64),
         };
-        operands.push(x.writes("x").aligned(16));
+        operands.push(x.updates("x").aligned(16));
         self.kernel.launch(stream, chunk_launch(rows, width)?, &params, &operands)
     }
 }

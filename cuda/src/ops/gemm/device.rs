@@ -187,7 +187,7 @@ impl GemmBf16 {
         call.params.rows_per_gate = rows_per_gate as i64;
         call.params.out_bf16 = out.address();
         call.operands.push(gate.reads("gate").aligned(16));
-        call.operands.push(out.writes("residual").aligned(16));
+        call.operands.push(out.updates("residual").aligned(16));
         call.run(self, stream, End::AddGated)
     }
 }

@@ -262,7 +262,7 @@ impl GemmInt8 {
         call.params.rows_per_gate = rows_per_gate as i64;
         call.params.out_bf16 = x.address();
         call.operands.push(gate.reads("gate").aligned(16));
-        call.operands.push(x.writes("residual").aligned(16));
+        call.operands.push(x.updates("residual").aligned(16));
         call.run(self, stream, End::AddGated)
     }
 }

@@ -122,14 +122,16 @@ impl QuantValues {
             scale_max,
             is_tiled: (layout == ValueLayout::Tiles).into(),
         };
+        let without_values = QuantValuesParams { values: std::ptr::null_mut(), scales: std::ptr::null_mut(), ..params };
+        let launch = launch_over_rows(problems, len, AMAX_ROWS, THREADS)?;
+        let operands = [v.reads("v").aligned(16), amax.updates("amax").aligned(4)];
+        self.amax.of::<T>(head_dim).launch(stream, launch, &without_values, &operands)?;
         let operands = [
             v.reads("v").aligned(16),
-            amax.writes("amax").aligned(4),
+            amax.as_view().reads("amax").aligned(4),
             values.writes("values").aligned(16),
             scales.writes("scales").aligned(4),
         ];
-        let launch = launch_over_rows(problems, len, AMAX_ROWS, THREADS)?;
-        self.amax.of::<T>(head_dim).launch(stream, launch, &params, &operands)?;
         let launch = launch_over_rows(problems, len, TILE_ROWS, (head_dim * CHANNEL_THREADS) as u32)?;
         Ok(e4m3.of::<T>(head_dim).launch(stream, launch, &params, &operands)?)
     }

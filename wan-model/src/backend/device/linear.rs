@@ -87,7 +87,7 @@ impl Products {
         let [out, input] = weight_sides(&weight)?;
         let weight = match parameters {
             LinearParameters::Float { weight, .. } => {
-                let values = stream.upload(&weight.to_bf16())?;
+                let values = stream.upload_made(weight.len(), || weight.to_bf16())?;
                 if form.quantised { self.quantised(stream, &values, out, input)? } else { Weight::Bf16(values) }
             }
             LinearParameters::Int8 { weight, scale, .. } => {
