@@ -72,6 +72,28 @@ fn flags_that_cannot_be() {
 }
 
 #[test]
+fn plans_that_cannot_be() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("taken.json")).unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let plan = |more: &[&str], wanted: &str| refuse(folder.path(), &[&["plan", "--launches"], more].concat(), wanted);
+    plan(&["--model", "Wan9"], "Wan2.2-A14B");
+    plan(&["--gpu", "voodoo2"], "RTX5090");
+    plan(&["--resolution", "999p"], "--resolution");
+    plan(&["--resolution", "100x100"], "multiple of 16");
+    plan(&["--width", "640"], "--height");
+    plan(&["--width", "640", "--height", "480", "--resolution", "480p"], "cannot be used with");
+    plan(&["--width", "641", "--height", "480"], "multiple of 16");
+    plan(&["--aspect_ratio", "2:1"], "--aspect_ratio");
+    plan(&["--num_frames", "0"], "--num_frames");
+    plan(&["--num_frames", "2000"], "positions");
+    plan(&["--attention_type", "flash"], "invalid value");
+    plan(&["--sla_topk", "0"], "--sla_topk");
+    plan(&["--json", "taken.json"], "taken.json");
+    plan(&["--json", "file/plan.json"], "file");
+}
+
+#[test]
 fn outputs_that_cannot_be_written() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("taken.mp4")).unwrap();

@@ -9,6 +9,7 @@ pub mod conform;
 pub mod error;
 pub mod eval;
 pub mod metrics;
+pub mod plan;
 pub mod progress;
 pub mod record;
 pub mod report;

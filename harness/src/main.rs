@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use turbowan::cmd::{
-    bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, merge, quantize, report, rerun, sweep, train, verify,
+    bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, merge, plan, quantize, report, rerun, sweep, train,
+    verify,
 };
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.
@@ -33,6 +34,8 @@ enum Command {
     Eval(Box<eval::Eval>),
     /// Prompts and seeds in every combination of steps, sampler, attention and arithmetic.
     Sweep(Box<sweep::Sweep>),
+    /// What a generation takes, before anything is loaded.
+    Plan(plan::Plan),
     /// Operations, checked and then timed, on shapes that a user meets.
     Bench(bench::Bench),
     /// Two attention types, two machines or two records side by side.
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Compare(args) => compare::run(&args),
         Command::Report(args) => report::run(&args),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use turbowan_wan_model::checkpoint::AttentionName;
 
 use crate::error::Error;
 use crate::run::processor::Processor;
@@ -222,6 +223,18 @@ pub enum AttentionFlag {
     Sla,
     /// Sparse-linear, INT8.
     Sagesla,
+}
+
+impl AttentionFlag {
+    /// The way of attention that it names.
+    pub fn name(self) -> AttentionName {
+        match self {
+            Self::Original => AttentionName::Original,
+            Self::Sage => AttentionName::Sage,
+            Self::Sla => AttentionName::Sla,
+            Self::Sagesla => AttentionName::SageSla,
+        }
+    }
 }
 
 /// Where the networks work.

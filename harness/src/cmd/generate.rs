@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use serde_json::json;
+use turbowan_cuda::Rounding;
 use turbowan_rcm::Expert;
+use turbowan_sla::Density;
+use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::checkpoint::{AttentionName, attention_of};
 use turbowan_wan_model::config::DitConfig;
 use turbowan_wan_model::image::RgbImage;
@@ -270,17 +273,16 @@ fn sampler(flags: &Shared) -> Result<(SamplerChoice, usize), Error> {
 }
 
 fn attention(flags: &Shared, dit: &OpenDit, progress: &Progress) -> Result<AttentionChoice, Error> {
-    let asked = flags.attention_type.map(|flag| match flag {
-        AttentionFlag::Original => AttentionName::Original,
-        AttentionFlag::Sage => AttentionName::Sage,
-        AttentionFlag::Sla => AttentionName::Sla,
-        AttentionFlag::Sagesla => AttentionName::SageSla,
-    });
+    let asked = flags.attention_type.map(AttentionFlag::name);
     let (name, note) = attention_of(asked, dit.traits.sla)?;
     if let Some(note) = note {
         progress.note(note);
     }
-    let topk = flags.sla_topk.map_or_else(|| dit.topk(), Ok)?;
+    attention_named(name, flags.sla_topk.map_or_else(|| dit.topk(), Ok)?)
+}
+
+/// A way of self-attention with its share of key blocks.
+pub(super) fn attention_named(name: AttentionName, topk: f64) -> Result<AttentionChoice, Error> {
     if !(topk > 0.0 && topk <= 1.0) {
         return Err(Error::flag("--sla_topk", format!("{topk} is not a share in (0, 1]")));
     }
@@ -379,6 +381,23 @@ pub(super) fn check_rotary(size: FrameSize, frames: usize) -> Result<(), Error> 
 }
 
 impl AttentionChoice {
+    /// The attention of a network, with what the operation rounds inside.
+    ///
+    /// # Errors
+    /// A share of key blocks that is none.
+    pub fn with(&self, inner: Rounding) -> Result<Attention, Error> {
+        let sparsity = |share: f64| {
+            let density = Density::new(share).ok_or_else(|| Error::flag("--sla_topk", format!("{share} is not a share in (0, 1]")))?;
+            Ok::<_, Error>(Sparsity { inner, ..Sparsity::official(density) })
+        };
+        Ok(match *self {
+            Self::Original => Attention::Original,
+            Self::Sage => Attention::Sage,
+            Self::Sla(share) => Attention::Sla(sparsity(share)?),
+            Self::SageSla(share) => Attention::SageSla(sparsity(share)?),
+        })
+    }
+
     /// As `--attention_type` takes it, with the density where there is one.
     pub fn name(&self) -> String {
         match self {

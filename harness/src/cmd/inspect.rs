@@ -385,7 +385,7 @@ fn line(label: &str, value: &str) -> String {
 }
 
 /// Bytes in the unit that keeps the number short.
-fn size(bytes: usize) -> String {
+pub(crate) fn size(bytes: usize) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 1024.0 && unit + 1 < units.len() {

@@ -12,6 +12,7 @@ pub mod init_tiny;
 pub mod inspect;
 mod locate;
 pub mod merge;
+pub mod plan;
 pub mod quantize;
 pub mod report;
 pub mod rerun;

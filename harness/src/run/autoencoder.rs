@@ -19,6 +19,16 @@ const DECODE_BUDGET: usize = 6 << 30;
 /// Pixels of a frame above which it is encoded in tiles.
 const WHOLE_FRAME: usize = 1280 * 720;
 
+/// How a latent of `[frames, height, width]` positions is decoded.
+pub fn decode_tiling(config: &VaeConfig, latent: [usize; 3]) -> Tiling {
+    config.tiling_within(latent, DECODE_BUDGET)
+}
+
+/// How frames of `width x height` pixels are encoded.
+pub fn encode_tiling(width: usize, height: usize) -> Tiling {
+    if width * height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole }
+}
+
 /// A loaded autoencoder.
 pub struct Autoencoder<B: VaeBackend = HostFrames> {
     vae: Vae<B>,
@@ -50,7 +60,7 @@ impl<B: VaeBackend> Autoencoder<B> {
     }
 
     fn decode_tiling(&self, shape: LatentShape) -> Tiling {
-        self.vae.config().tiling_within([shape.frames, shape.height, shape.width], DECODE_BUDGET)
+        decode_tiling(self.vae.config(), [shape.frames, shape.height, shape.width])
     }
 
     /// Frames of a latent; `each` hears the number of every one, from 0, and may stop the work.
@@ -125,8 +135,7 @@ impl<B: VaeBackend> Autoencoder<B> {
     }
 
     fn encode(&self, clip: &Clip, each: &mut dyn FnMut(usize, usize) -> ModelResult<()>) -> Result<Clip, Error> {
-        let tiling = if clip.width * clip.height > WHOLE_FRAME { Tiling::LARGE } else { Tiling::Whole };
-        Ok(self.vae.encode(clip, tiling, &mut |progress| match progress {
+        Ok(self.vae.encode(clip, encode_tiling(clip.width, clip.height), &mut |progress| match progress {
             Progress::Passed { done, of } => each(done, of),
             Progress::Frame { .. } => Ok(()),
         })?)

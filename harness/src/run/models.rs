@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::request::{FileRef, Mode, ModelFiles, Models};
 
 /// Share of key blocks of the official checkpoints.
-const TOPK: f64 = 0.1;
+pub const TOPK: f64 = 0.1;
 
 /// A transformer's tensors, before they are loaded.
 #[derive(Debug)]

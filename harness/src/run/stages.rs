@@ -3,8 +3,6 @@
 use std::path::Path;
 
 use turbowan_rcm::{Expert, FewStep, Guidance, NoiseKind, NoiseSource, Sampler, Schedule, Solver, Teacher};
-use turbowan_sla::Density;
-use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::backend::device::DeviceBackend;
 use turbowan_wan_model::backend::device::vae::DeviceFrames;
 use turbowan_wan_model::backend::host::Host;
@@ -23,7 +21,7 @@ use turbowan_wan_model::vae::Side;
 
 use crate::error::Error;
 use crate::progress::Progress;
-use crate::request::{AttentionChoice, FileRef, Precision, Request, SamplerChoice};
+use crate::request::{FileRef, Precision, Request, SamplerChoice};
 use crate::run::autoencoder::Autoencoder;
 use crate::run::processor::Processor;
 use crate::run::store::FolderStore;
@@ -230,17 +228,8 @@ impl<'a> Stages<'a> {
     /// # Errors
     /// A share of key blocks that is none.
     pub fn dit_options(&self) -> Result<DitOptions, Error> {
-        let sparsity = |share: f64| {
-            let density = Density::new(share).ok_or_else(|| Error::flag("--sla_topk", format!("{share} is not a share in (0, 1]")))?;
-            // In f32 throughout, the operation's inside is f32 too.
-            Ok::<_, Error>(Sparsity { inner: self.host.rounding, ..Sparsity::official(density) })
-        };
-        let attention = match self.request.attention {
-            AttentionChoice::Original => Attention::Original,
-            AttentionChoice::Sage => Attention::Sage,
-            AttentionChoice::Sla(share) => Attention::Sla(sparsity(share)?),
-            AttentionChoice::SageSla(share) => Attention::SageSla(sparsity(share)?),
-        };
+        // In f32 throughout, the operation's inside is f32 too.
+        let attention = self.request.attention.with(self.host.rounding)?;
         let norms = if self.request.default_norm { NormRule::Standard } else { NormRule::Fast };
         Ok(DitOptions { attention, norms, quantise: self.request.quant_linear })
     }
