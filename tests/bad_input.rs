@@ -90,7 +90,17 @@ fn plans_that_cannot_be() {
     plan(&["--attention_type", "flash"], "invalid value");
     plan(&["--sla_topk", "0"], "--sla_topk");
     plan(&["--json", "taken.json"], "taken.json");
+    plan(&["--dit_path", "nothere.pth"], "nothere.pth");
+    plan(&["--what-if", "gpu=H200"], "cannot be used with");
     plan(&["--json", "file/plan.json"], "file");
+    let whole = |more: &[&str], wanted: &str| refuse(folder.path(), &[&["plan", "--model", "embedded"], more].concat(), wanted);
+    whole(&["--num_steps", "0"], "--num_steps");
+    whole(&["--what-if", "gpu"], "FLAG=VALUE");
+    whole(&["--what-if", "colour=red"], "quant_linear");
+    whole(&["--what-if", "num_frames=many"], "number");
+    whole(&["--what-if", "gpu=voodoo2"], "RTX5090");
+    whole(&["--ceilings", "nothere.jsonl"], "nothere.jsonl");
+    whole(&["--ceilings", "file"], "turbowan bench");
 }
 
 #[test]

@@ -1,14 +1,20 @@
 //! What a generation takes, said before anything is loaded.
 //!
-//! [`launches`] runs the very code of the transformer on a device that executes nothing and lists what one step asks of a GPU.
-//! Times are predictions from a data sheet, and marked so wherever they are shown.
+//! [`launches`] runs the very code of the transformer on a device that executes nothing and lists what one step asks of a GPU;
+//! [`stages`] does so with every network of a run, [`host`] counts what the host would take, and [`fit`] says which settings a
+//! card holds. Times are predictions from a data sheet or from measured ceilings, and marked so wherever they are shown.
 
+pub mod fit;
+mod frames;
+pub mod generation;
 pub mod gpu;
+pub mod host;
 pub mod launches;
 pub mod model;
 mod operations;
 pub mod page;
 mod price;
+pub mod stages;
 mod zeros;
 
 use turbowan_cuda::Rounding;

@@ -1,12 +1,14 @@
 //! The models that can be planned, by the names that `t2v` and `i2v` have for them.
 
+use std::path::Path;
+
 use turbowan_rcm::Expert;
 use turbowan_wan_model::config::{DitConfig, TextConfig, VaeConfig};
 use turbowan_wan_model::dit::DitTraits;
 
 use crate::error::Error;
 use crate::request::{Mode, Models};
-use crate::run::models::TOPK;
+use crate::run::models::{OpenDit, TOPK};
 
 /// Names of models.
 pub const NAMES: [&str; 4] = ["Wan2.1-1.3B", "Wan2.1-14B", "Wan2.2-A14B", "embedded"];
@@ -49,6 +51,15 @@ impl Model {
             }
             None => Err(Error::flag("--model", format!("{name:?} is none of {}", NAMES.join(", ")))),
         }
+    }
+
+    /// The same with the transformer of a file.
+    ///
+    /// # Errors
+    /// A file that is no transformer.
+    pub fn with_transformer(self, path: &Path) -> Result<Self, Error> {
+        let open = OpenDit::open(path)?;
+        Ok(Self { topk: open.topk()?, dit: open.config, ..self })
     }
 
     /// Whether it is the one inside this program, whose clips are small.

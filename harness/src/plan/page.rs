@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 
 use super::Setting;
+use super::fit::{RESERVE_BYTES, Row};
+use super::generation::{Asked, Generation};
 use super::gpu::Gpu;
 use super::launches::Launches;
 use super::price::Part;
@@ -75,6 +77,70 @@ pub fn launches(setting: &Setting, gpu: &Gpu, list: &Launches) -> String {
         gpu.sheet.bf16_tops,
         gpu.sheet.gigabytes_per_s
     );
+    text
+}
+
+/// A whole generation.
+pub fn generation(setting: &Setting, gpu: &Gpu, asked: &Asked, plan: &Generation) -> String {
+    let mut text = format!("{}, {} steps\n", heading(setting), asked.steps);
+    for parameters in &plan.parameters {
+        let _ = writeln!(text, "  {:<36} {:>10.3} M parameters", parameters.network, parameters.count as f64 / 1e6);
+    }
+    let _ = writeln!(text, "\non {} ({} GiB), by a dry run of the networks", gpu.sheet.chip, gpu.memory_gib);
+    let _ = writeln!(text, "  {:<10} {:>11} {:>11} {:>9} {:>13}", "stage", "weights", "peak", "TFLOP", "predicted");
+    for stage in &plan.device {
+        let operations = (stage.work.float_operations + stage.work.int8_operations) as f64 / 1e12;
+        let (weights, peak) = (bytes(stage.weight_bytes), bytes(stage.peak_bytes));
+        let seconds = stage.work.predicted_seconds;
+        let _ = writeln!(text, "  {:<10} {weights:>11} {peak:>11} {operations:>9.1} {seconds:>11.3} s", stage.name);
+    }
+    let (peak, reserve) = (bytes(plan.device_peak_bytes), bytes(RESERVE_BYTES));
+    let verdict = if plan.fits { "fits" } else { "DOES NOT FIT" };
+    let _ = writeln!(text, "  {verdict}: {peak}, and {reserve} that driver and allocator are assumed to keep, of {} GiB", gpu.memory_gib);
+    for (number, fix) in plan.fixes.iter().enumerate() {
+        let _ = writeln!(text, "  {}. {} would: {}", number + 1, fix.change, bytes(fix.peak_bytes));
+    }
+    let _ = writeln!(
+        text,
+        "  {:.2} s in all, without loading: a PREDICTION from the data sheet ({}), not a measurement",
+        plan.device_predicted_seconds, gpu.sheet.source
+    );
+    let _ = writeln!(text, "\non this host, {} threads", asked.threads);
+    let _ = writeln!(text, "  {:<10} {:>11} {:>11}", "stage", "files", "allocated");
+    let _ = writeln!(text, "  {:<10} {:>11} {:>11}", "program", "", bytes(plan.host.program_bytes));
+    for stage in &plan.host.stages {
+        let _ = writeln!(text, "  {:<10} {:>11} {:>11}", stage.name, bytes(stage.mapped_bytes), bytes(stage.heap_bytes));
+    }
+    let _ = writeln!(text, "  peak {}", bytes(plan.host.peak_bytes));
+    let _ = match plan.host_predicted_seconds {
+        Some(seconds) => writeln!(text, "  {seconds:.1} s at least: a PREDICTION from the products' measured ceilings, not a measurement"),
+        None => writeln!(text, "  no time is predicted: --ceilings RECORD takes the ceilings that `turbowan bench` measured"),
+    };
+    text
+}
+
+/// What another setting changes.
+pub fn what_if(change: &str, base: &Generation, other: &Generation) -> String {
+    let verdict = if other.fits { "fits" } else { "does not fit" };
+    format!(
+        "what if {change}: {} on the device instead of {} ({verdict}), {:.2} s predicted instead of {:.2} s, {} on the host instead of {}\n",
+        bytes(other.device_peak_bytes),
+        bytes(base.device_peak_bytes),
+        other.device_predicted_seconds,
+        base.device_predicted_seconds,
+        bytes(other.host.peak_bytes),
+        bytes(base.host.peak_bytes)
+    )
+}
+
+/// Which card holds which setting.
+pub fn cards(rows: &[Row], gpu: &Gpu) -> String {
+    let mut text =
+        format!("which card holds what, on a chip like the {}, the driver's {} among it\n", gpu.sheet.chip, bytes(RESERVE_BYTES));
+    for row in rows {
+        let card = row.card_gib.map_or_else(|| "no card".to_owned(), |gib| format!("{gib} GiB"));
+        let _ = writeln!(text, "  {card:>8}  {:>10}  {}", bytes(row.peak_bytes), row.setting);
+    }
     text
 }
 

@@ -1,0 +1,136 @@
+//! The stages of a generation on a device that executes nothing: bytes at the highest, and predicted seconds.
+
+use serde::Serialize;
+use turbowan_cuda::device::{Device, Work};
+use turbowan_wan_model::backend::device::DeviceBackend;
+use turbowan_wan_model::resolution::FRAMES_PER_LATENT;
+use turbowan_wan_model::text::TextEncoder;
+use turbowan_wan_model::vae::{COLORS, Clip, LatentStatistics, Side, Vae};
+
+use super::Setting;
+use super::frames::PlannedFrames;
+use super::gpu::Gpu;
+use super::launches::{self, Launches};
+use super::operations::Widths;
+use super::price::{Alive, Part, Price};
+use super::zeros::Zeros;
+use crate::error::Error;
+use crate::run::autoencoder::{decode_tiling, encode_tiling};
+
+/// Frames that are encoded in a dry run: each group of four after the second is like the one before.
+const ENCODED_FRAMES: usize = 9;
+
+/// One stage.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Stage {
+    /// Its name in a run.
+    pub name: &'static str,
+    /// Bytes that its networks take on the device once loaded.
+    pub weight_bytes: u64,
+    /// The most that is in use on the device, loading included.
+    pub peak_bytes: u64,
+    /// Its work, without loading: all steps of the denoising.
+    pub work: Part,
+}
+
+/// All stages of a run with `steps` calls of the transformer: text, image where the model reads one, denoising, decoding.
+///
+/// # Errors
+/// What a network or a launcher refuses.
+pub fn of(setting: &Setting, gpu: &Gpu, steps: usize) -> Result<Vec<Stage>, Error> {
+    let mut stages = vec![text(setting, gpu)?];
+    if setting.model.reads_image() {
+        stages.push(image(setting, gpu)?);
+    }
+    stages.push(denoise(&launches::of(setting, gpu)?, steps));
+    stages.push(decode(setting, gpu)?);
+    Ok(stages)
+}
+
+/// A device that plans, and the place among its works where loading ended.
+struct Watched<'g> {
+    device: Device,
+    gpu: &'g Gpu,
+    loaded: usize,
+}
+
+impl<'g> Watched<'g> {
+    fn new(gpu: &'g Gpu) -> Self {
+        Self { device: Device::planned(gpu.chip()), gpu, loaded: 0 }
+    }
+
+    fn works(&self) -> Vec<Work> {
+        self.device.planned_work().into_iter().flatten().flat_map(|trace| trace.works().to_vec()).collect()
+    }
+
+    /// What is loaded from here on is in use.
+    fn is_loaded(&mut self) {
+        self.loaded = self.works().len();
+    }
+
+    fn stage(&self, name: &'static str, widths: Widths) -> Stage {
+        let works = self.works();
+        let (loading, work) = works.split_at(self.loaded);
+        let price = Price { sheet: self.gpu.sheet, widths };
+        Stage { name, weight_bytes: Alive::after(loading).end_bytes, peak_bytes: Alive::after(&works).peak_bytes, work: price.part(work) }
+    }
+}
+
+/// The prompt, as long as the transformer reads it.
+fn text(setting: &Setting, gpu: &Gpu) -> Result<Stage, Error> {
+    let (config, mut watched) = (&setting.model.text, Watched::new(gpu));
+    let backend = DeviceBackend::load(&watched.device)?;
+    let source = Zeros::of(config.tensors());
+    let encoder = TextEncoder::load(&backend, &source, config)?;
+    watched.is_loaded();
+    encoder.encode(&backend, &vec![0; setting.model.dit.text_len], &mut |_, _| Ok(()))?;
+    Ok(watched.stage("text", Widths { dim: config.dim_attn, head_dim: config.dim_attn / config.heads.max(1), block: [1, 1] }))
+}
+
+fn denoise(step: &Launches, steps: usize) -> Stage {
+    Stage { name: "denoise", weight_bytes: step.weight_bytes, peak_bytes: step.peak_bytes, work: step.all.times(steps) }
+}
+
+/// Frames of the decoder.
+fn decode(setting: &Setting, gpu: &Gpu) -> Result<Stage, Error> {
+    let grid = setting.grid();
+    coded(setting, gpu, Side::Decoder, &|vae| {
+        let tiling = decode_tiling(vae.config(), [grid.frames, grid.height, grid.width]);
+        let latent = Clip::zeros([vae.config().z_dim, grid.frames, grid.height, grid.width])?;
+        vae.decode(&latent, tiling, &mut |_| Ok(()))
+    })
+}
+
+/// The encoder over a first frame and the grey ones behind it.
+fn image(setting: &Setting, gpu: &Gpu) -> Result<Stage, Error> {
+    let (width, height) = (setting.size.width(), setting.size.height());
+    let encoded = |frames: usize| {
+        coded(setting, gpu, Side::Encoder, &|vae| {
+            let clip = Clip::zeros([COLORS, frames, height, width])?;
+            vae.moments(&clip, encode_tiling(width, height), &mut |_| Ok(())).map(drop)
+        })
+    };
+    let frames = setting.frames.get();
+    if frames <= ENCODED_FRAMES {
+        return encoded(frames);
+    }
+    let (shorter, stage) = (encoded(ENCODED_FRAMES - FRAMES_PER_LATENT)?, encoded(ENCODED_FRAMES)?);
+    let group = stage.work.without(shorter.work);
+    Ok(Stage { work: stage.work + group.times((frames - ENCODED_FRAMES) / FRAMES_PER_LATENT), ..stage })
+}
+
+fn coded(
+    setting: &Setting,
+    gpu: &Gpu,
+    side: Side,
+    run: &dyn Fn(&Vae<PlannedFrames>) -> turbowan_wan_model::Result<()>,
+) -> Result<Stage, Error> {
+    let (config, mut watched) = (&setting.model.vae, Watched::new(gpu));
+    let backend = PlannedFrames::load(&watched.device)?;
+    let statistics = LatentStatistics::of_channels(config.z_dim);
+    let vae = Vae::load(backend, &Zeros::of(config.tensors_of(side)), config, statistics, &[side])?;
+    watched.is_loaded();
+    run(&vae)?;
+    let name = if side == Side::Encoder { "image" } else { "decode" };
+    Ok(watched.stage(name, Widths { dim: 1, head_dim: 1, block: [1, 1] }))
+}
