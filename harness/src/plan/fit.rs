@@ -5,7 +5,7 @@ use turbowan_wan_model::resolution::{AspectRatio, FrameCount, Resolution};
 
 use super::gpu::Gpu;
 use super::model::{Model, NAMES};
-use super::stages::{self, Stage};
+use super::stages::{DryRuns, Stage};
 use super::{Setting, page};
 use crate::error::Error;
 
@@ -41,17 +41,17 @@ pub struct Row {
     pub card_gib: Option<u64>,
 }
 
-/// The released models at both presets, with bf16 and with int8 linears, on a chip like `gpu`.
+/// The released models at both presets, with bf16 and with int8 linears, on a chip like that of `runs`.
 ///
 /// # Errors
 /// What a network or a launcher refuses.
-pub fn table(base: &Setting, gpu: &Gpu) -> Result<Vec<Row>, Error> {
+pub fn table(base: &Setting, runs: &mut DryRuns<'_>) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
     for name in NAMES.into_iter().filter(|name| *name != "embedded") {
         for (resolution, quant_linear) in [Resolution::P480, Resolution::P720].into_iter().flat_map(|size| [(size, true), (size, false)]) {
             let size = resolution.size(AspectRatio::Wide);
             let setting = Setting { model: Model::named(name)?, size, frames: FrameCount::DEFAULT, quant_linear, ..base.clone() };
-            let peak_bytes = peak_bytes(&stages::of(&setting, gpu, 1)?);
+            let peak_bytes = peak_bytes(&runs.stages(&setting, 1)?);
             rows.push(Row { setting: page::heading(&setting), peak_bytes, card_gib: card_gib(peak_bytes) });
         }
     }
@@ -72,7 +72,7 @@ pub struct Fix {
 ///
 /// # Errors
 /// What a network or a launcher refuses.
-pub fn fixes(setting: &Setting, gpu: &Gpu) -> Result<Vec<Fix>, Error> {
+pub fn fixes(setting: &Setting, runs: &mut DryRuns<'_>) -> Result<Vec<Fix>, Error> {
     let mut changes: Vec<(String, Setting)> = Vec::new();
     if !setting.quant_linear {
         changes.push(("--quant_linear".to_owned(), Setting { quant_linear: true, ..setting.clone() }));
@@ -100,12 +100,12 @@ pub fn fixes(setting: &Setting, gpu: &Gpu) -> Result<Vec<Fix>, Error> {
         if fixes.len() == 3 {
             break;
         }
-        let peak_bytes = peak_bytes(&stages::of(&with, gpu, 1)?);
-        if fits(peak_bytes, gpu.memory_bytes()) {
+        let peak_bytes = peak_bytes(&runs.stages(&with, 1)?);
+        if fits(peak_bytes, runs.gpu().memory_bytes()) {
             fixes.push(Fix { change, peak_bytes });
         }
     }
-    let peak_bytes = peak_bytes(&stages::of(setting, gpu, 1)?);
+    let peak_bytes = peak_bytes(&runs.stages(setting, 1)?);
     if let (0..3, Some(larger)) = (fixes.len(), Gpu::smallest(|gpu| fits(peak_bytes, gpu.memory_bytes()))) {
         fixes.push(Fix { change: format!("--gpu {}", larger.flag()), peak_bytes });
     }
@@ -140,27 +140,29 @@ mod tests {
         Setting { model, size, frames: FrameCount::DEFAULT, attention: AttentionChoice::SageSla(0.1), quant_linear }
     }
 
-    fn card(setting: &Setting, gpu: &Gpu) -> u64 {
-        card_gib(peak_bytes(&stages::of(setting, gpu, 4).unwrap())).unwrap()
+    fn card(setting: &Setting, runs: &mut DryRuns<'_>) -> u64 {
+        card_gib(peak_bytes(&runs.stages(setting, 4).unwrap())).unwrap()
     }
 
     #[test]
     fn settings_fit_the_cards_that_the_field_names() {
         let gpu = Gpu::named("RTX4090").unwrap();
-        assert!((12..=16).contains(&card(&setting("Wan2.1-1.3B", Resolution::P480, true), &gpu)));
-        assert!(card(&setting("Wan2.1-1.3B", Resolution::P720, true), &gpu) <= 24);
-        assert!(card(&setting("Wan2.1-14B", Resolution::P480, true), &gpu) <= 24);
-        let large = card(&setting("Wan2.1-14B", Resolution::P720, true), &gpu);
+        let mut runs = DryRuns::on(&gpu);
+        assert!((12..=16).contains(&card(&setting("Wan2.1-1.3B", Resolution::P480, true), &mut runs)));
+        assert!(card(&setting("Wan2.1-1.3B", Resolution::P720, true), &mut runs) <= 24);
+        assert!(card(&setting("Wan2.1-14B", Resolution::P480, true), &mut runs) <= 24);
+        let large = card(&setting("Wan2.1-14B", Resolution::P720, true), &mut runs);
         assert!((25..=40).contains(&large), "{large}");
-        let whole = card(&setting("Wan2.1-14B", Resolution::P720, false), &gpu);
+        let whole = card(&setting("Wan2.1-14B", Resolution::P720, false), &mut runs);
         assert!(whole > large, "{whole}");
     }
 
     #[test]
     fn what_does_not_fit_is_told_what_would() {
         let gpu = Gpu::named("RTX4090").unwrap();
+        let mut runs = DryRuns::on(&gpu);
         let asked = setting("Wan2.1-14B", Resolution::P720, false);
-        let fixes = fixes(&asked, &gpu).unwrap();
+        let fixes = fixes(&asked, &mut runs).unwrap();
         assert_eq!(fixes.len(), 3, "{fixes:?}");
         assert!(fixes.iter().all(|fix| fits(fix.peak_bytes, gpu.memory_bytes())), "{fixes:?}");
         assert!(fixes.iter().any(|fix| fix.change == "--quant_linear --resolution 480p"), "{fixes:?}");

@@ -10,7 +10,7 @@ use super::gpu::Gpu;
 use super::host::{self, HostPlan};
 use super::model::Model;
 use super::price::Part;
-use super::stages::{self, Stage};
+use super::stages::{DryRuns, Stage};
 use crate::bench::ceiling::Measured;
 use crate::error::Error;
 
@@ -64,7 +64,8 @@ pub struct Asked {
 /// # Errors
 /// What a network or a launcher refuses.
 pub fn of(setting: &Setting, gpu: &Gpu, asked: Asked, wants_table: bool) -> Result<Generation, Error> {
-    let device = stages::of(setting, gpu, asked.steps)?;
+    let mut runs = DryRuns::on(gpu);
+    let device = runs.stages(setting, asked.steps)?;
     let device_peak_bytes = fit::peak_bytes(&device);
     let fits = fit::fits(device_peak_bytes, gpu.memory_bytes());
     let work = device.iter().fold(Part::default(), |sum, stage| sum + stage.work);
@@ -72,11 +73,11 @@ pub fn of(setting: &Setting, gpu: &Gpu, asked: Asked, wants_table: bool) -> Resu
         parameters: parameters(&setting.model),
         device_peak_bytes,
         fits,
-        fixes: if fits { Vec::new() } else { fit::fixes(setting, gpu)? },
+        fixes: if fits { Vec::new() } else { fit::fixes(setting, &mut runs)? },
         device_predicted_seconds: work.predicted_seconds,
         host: host::of(setting, asked.program_bytes, asked.threads)?,
         host_predicted_seconds: asked.ceilings.and_then(|ceilings| on_host(&work, &ceilings)),
-        table: if wants_table { fit::table(setting, gpu)? } else { Vec::new() },
+        table: if wants_table { fit::table(setting, &mut runs)? } else { Vec::new() },
         device,
     })
 }

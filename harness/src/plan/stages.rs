@@ -1,5 +1,7 @@
 //! The stages of a generation on a device that executes nothing: bytes at the highest, and predicted seconds.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use turbowan_cuda::device::{Device, Work};
 use turbowan_wan_model::backend::device::DeviceBackend;
@@ -17,8 +19,8 @@ use super::zeros::Zeros;
 use crate::error::Error;
 use crate::run::autoencoder::{decode_tiling, encode_tiling};
 
-/// Frames that are encoded in a dry run: each group of four after the second is like the one before.
-const ENCODED_FRAMES: usize = 9;
+/// Frames that go through the autoencoder in a dry run: each group of four after the second is like the one before.
+const CODED_FRAMES: usize = 9;
 
 /// One stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -33,18 +35,48 @@ pub struct Stage {
     pub work: Part,
 }
 
-/// All stages of a run with `steps` calls of the transformer: text, image where the model reads one, denoising, decoding.
-///
-/// # Errors
-/// What a network or a launcher refuses.
-pub fn of(setting: &Setting, gpu: &Gpu, steps: usize) -> Result<Vec<Stage>, Error> {
-    let mut stages = vec![text(setting, gpu)?];
-    if setting.model.reads_image() {
-        stages.push(image(setting, gpu)?);
+/// Dry runs on one GPU. Stages that settings share are run once.
+#[derive(Debug)]
+pub struct DryRuns<'g> {
+    gpu: &'g Gpu,
+    known: HashMap<String, Stage>,
+}
+
+impl<'g> DryRuns<'g> {
+    /// None so far.
+    pub fn on(gpu: &'g Gpu) -> Self {
+        Self { gpu, known: HashMap::new() }
     }
-    stages.push(denoise(&launches::of(setting, gpu)?, steps));
-    stages.push(decode(setting, gpu)?);
-    Ok(stages)
+
+    /// The GPU.
+    pub fn gpu(&self) -> &'g Gpu {
+        self.gpu
+    }
+
+    /// All stages of a run with `steps` calls of the transformer: text, image where the model reads one, denoising, decoding.
+    ///
+    /// # Errors
+    /// What a network or a launcher refuses.
+    pub fn stages(&mut self, setting: &Setting, steps: usize) -> Result<Vec<Stage>, Error> {
+        let (gpu, model, size) = (self.gpu, &setting.model, setting.size);
+        let coded = format!("{size} {} {:?}", setting.frames.get(), model.vae);
+        let mut stages = vec![self.once(format!("text {} {:?}", model.dit.text_len, model.text), || text(setting, gpu))?];
+        if model.reads_image() {
+            stages.push(self.once(format!("image {coded}"), || image(setting, gpu))?);
+        }
+        stages.push(denoise(&launches::of(setting, gpu)?, steps));
+        stages.push(self.once(format!("decode {coded}"), || decode(setting, gpu))?);
+        Ok(stages)
+    }
+
+    fn once(&mut self, key: String, run: impl FnOnce() -> Result<Stage, Error>) -> Result<Stage, Error> {
+        if let Some(stage) = self.known.get(&key) {
+            return Ok(*stage);
+        }
+        let stage = run()?;
+        self.known.insert(key, stage);
+        Ok(stage)
+    }
 }
 
 /// A device that plans, and the place among its works where loading ended.
@@ -93,30 +125,35 @@ fn denoise(step: &Launches, steps: usize) -> Stage {
 
 /// Frames of the decoder.
 fn decode(setting: &Setting, gpu: &Gpu) -> Result<Stage, Error> {
-    let grid = setting.grid();
-    coded(setting, gpu, Side::Decoder, &|vae| {
-        let tiling = decode_tiling(vae.config(), [grid.frames, grid.height, grid.width]);
-        let latent = Clip::zeros([vae.config().z_dim, grid.frames, grid.height, grid.width])?;
-        vae.decode(&latent, tiling, &mut |_| Ok(()))
+    let (grid, config) = (setting.grid(), &setting.model.vae);
+    let tiling = decode_tiling(config, [grid.frames, grid.height, grid.width]);
+    of_frames(setting.frames.get(), |frames| {
+        coded(setting, gpu, Side::Decoder, &|vae| {
+            let latent = Clip::zeros([config.z_dim, config.latent_frames(frames), grid.height, grid.width])?;
+            vae.decode(&latent, tiling, &mut |_| Ok(()))
+        })
     })
 }
 
 /// The encoder over a first frame and the grey ones behind it.
 fn image(setting: &Setting, gpu: &Gpu) -> Result<Stage, Error> {
     let (width, height) = (setting.size.width(), setting.size.height());
-    let encoded = |frames: usize| {
+    of_frames(setting.frames.get(), |frames| {
         coded(setting, gpu, Side::Encoder, &|vae| {
             let clip = Clip::zeros([COLORS, frames, height, width])?;
             vae.moments(&clip, encode_tiling(width, height), &mut |_| Ok(())).map(drop)
         })
-    };
-    let frames = setting.frames.get();
-    if frames <= ENCODED_FRAMES {
-        return encoded(frames);
+    })
+}
+
+/// A stage of many frames from the stages of few.
+fn of_frames(frames: usize, few: impl Fn(usize) -> Result<Stage, Error>) -> Result<Stage, Error> {
+    if frames <= CODED_FRAMES {
+        return few(frames);
     }
-    let (shorter, stage) = (encoded(ENCODED_FRAMES - FRAMES_PER_LATENT)?, encoded(ENCODED_FRAMES)?);
+    let (shorter, stage) = (few(CODED_FRAMES - FRAMES_PER_LATENT)?, few(CODED_FRAMES)?);
     let group = stage.work.without(shorter.work);
-    Ok(Stage { work: stage.work + group.times((frames - ENCODED_FRAMES) / FRAMES_PER_LATENT), ..stage })
+    Ok(Stage { work: stage.work + group.times((frames - CODED_FRAMES) / FRAMES_PER_LATENT), ..stage })
 }
 
 fn coded(
@@ -133,4 +170,50 @@ fn coded(
     run(&vae)?;
     let name = if side == Side::Encoder { "image" } else { "decode" };
     Ok(watched.stage(name, Widths { dim: 1, head_dim: 1, block: [1, 1] }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::model::Model;
+    use crate::request::AttentionChoice;
+    use turbowan_wan_model::resolution::{FrameCount, FrameSize};
+
+    #[test]
+    fn few_frames_tell_what_many_take() {
+        let gpu = Gpu::named("RTX4090").unwrap();
+        let (model, size) = (Model::named("embedded").unwrap(), FrameSize::new(128, 96).unwrap());
+        let of = |frames| Setting {
+            model: model.clone(),
+            size,
+            frames: FrameCount::new(frames).unwrap(),
+            attention: AttentionChoice::Original,
+            quant_linear: false,
+        };
+        let grid = of(21).grid();
+        let whole = coded(&of(21), &gpu, Side::Decoder, &|vae| {
+            let latent = Clip::zeros([vae.config().z_dim, grid.frames, grid.height, grid.width])?;
+            let tiling = decode_tiling(vae.config(), [grid.frames, grid.height, grid.width]);
+            vae.decode(&latent, tiling, &mut |_| Ok(()))
+        });
+        let (whole, grown) = (whole.unwrap(), decode(&of(21), &gpu).unwrap());
+        assert_eq!((grown.work.launches, grown.work.bytes), (whole.work.launches, whole.work.bytes));
+        assert_eq!((grown.work.float_operations, grown.peak_bytes), (whole.work.float_operations, whole.peak_bytes));
+        assert!((grown.work.predicted_seconds / whole.work.predicted_seconds - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_shared_stage_is_run_once() {
+        let gpu = Gpu::named("H200").unwrap();
+        let mut runs = DryRuns::on(&gpu);
+        let mut count = 0;
+        for _ in 0..2 {
+            let run = || {
+                count += 1;
+                Ok(Stage { name: "text", weight_bytes: 1, peak_bytes: 2, work: Part::default() })
+            };
+            assert_eq!(runs.once("text".to_owned(), run).unwrap().peak_bytes, 2);
+        }
+        assert_eq!(count, 1);
+    }
 }
