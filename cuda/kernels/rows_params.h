@@ -19,14 +19,15 @@ TW_LAYOUT(ActivateParams, 48, unused, 44);
 /** `modulation.cu`: a table plus what the time gives. */
 typedef struct ModulationParams {
   const float* table; /**< `[chunks, width]`, on 16 bytes. */
-  const float* e;     /**< `[batch, e_width]`, on 16 bytes. */
+  const float* e;     /**< `[batch, e_chunks * width]`, on 16 bytes. */
   float* out;         /**< `[chunks, batch, width]`, on 16 bytes. */
-  int64_t chunks;     /**< At least 1. */
+  int64_t chunks;     /**< Of all tables, at least 1. */
   int64_t batch;      /**< At least 1. */
   int64_t width;      /**< A multiple of 4. */
-  int64_t e_width;    /**< `chunks * width`, or `width` where all chunks take the same. */
+  int64_t e_chunks;   /**< Chunks of a row of `e`; chunk c of the tables takes `c % e_chunks`. */
+  uint64_t rounded;   /**< Bit i: the chunks that take chunk i are rounded to bf16. */
 } ModulationParams;
-TW_LAYOUT(ModulationParams, 56, e_width, 48);
+TW_LAYOUT(ModulationParams, 64, rounded, 56);
 
 /** `modulation.cu`: rows times one more than a scale, plus a shift, in f32. */
 typedef struct ModulateParams {

@@ -46,34 +46,41 @@ impl Modulation {
         Ok(Self { table: Kernel::load(device, file, table)?, apply: Kernel::load(device, file, apply)? })
     }
 
-    /// Queues `out [chunks, batch, width] = table [chunks, width] + e`; `e` is `[batch, chunks * width]`, or `[batch, width]`
-    /// to be added to every chunk: with one chunk they are the same.
+    /// Queues `out [chunks, batch, width] = table [chunks, width] + e`. `e` is `[batch, e_chunks, width]`, and its chunks are
+    /// added in turn: one to every chunk, all of them to one table, or to each of several tables that lie one behind the
+    /// other. Those that `gates` numbers, from 0 and below 64, make sums that are rounded to bf16: what a product's end
+    /// takes for gates.
     ///
     /// # Errors
-    /// [`Error::Size`] when `width` is no multiple of 4 or there is no chunk or sample, [`Error::Length`] when an operand does
-    /// not fit, and as [`Kernel::launch`].
+    /// [`Error::Size`] when `width` is no multiple of 4, there is no chunk or sample, or a gate is no chunk of `e`;
+    /// [`Error::Length`] when an operand does not fit, and as [`Kernel::launch`].
+    #[allow(clippy::too_many_arguments, reason = "a stream, operands with their shape, and a result")]
     pub fn table(
         &self,
         stream: &Stream,
         width: usize,
         table: View<'_, f32>,
         e: View<'_, f32>,
-        e_width: usize,
+        e_chunks: usize,
+        gates: &[usize],
         mut out: ViewMut<'_, f32>,
     ) -> Result<(), Error> {
         if width == 0 || !width.is_multiple_of(TABLE_CHUNK) {
             return Err(Error::Size { what: "width of a modulation", must: "a multiple of 4", found: width });
         }
         let chunks = table.len() / width;
-        if chunks == 0 || (e_width != width && e_width != chunks * width) {
-            return Err(Error::Size { what: "width of a time's modulation", must: "a chunk, or all of the table's", found: e_width });
+        if chunks == 0 || e_chunks == 0 || !chunks.is_multiple_of(e_chunks) {
+            return Err(Error::Size { what: "chunks of a time's modulation", must: "a divisor of the tables'", found: e_chunks });
         }
-        let batch = e.len() / e_width;
+        if let Some(gate) = gates.iter().find(|gate| **gate >= e_chunks.min(64)) {
+            return Err(Error::Size { what: "gate of a modulation", must: "a chunk of the time's, below 64", found: *gate });
+        }
+        let batch = e.len() / (e_chunks * width);
         if batch == 0 {
             return Err(Error::Size { what: "samples of a modulation", must: "at least 1", found: 0 });
         }
         expect("modulation table", table.len(), chunks * width)?;
-        expect("modulation of the times", e.len(), batch * e_width)?;
+        expect("modulation of the times", e.len(), batch * e_chunks * width)?;
         expect("modulation", out.len(), chunks * batch * width)?;
         let params = ModulationParams {
             table: table.address(),
@@ -82,7 +89,8 @@ impl Modulation {
             chunks: chunks as i64,
             batch: batch as i64,
             width: width as i64,
-            e_width: e_width as i64,
+            e_chunks: e_chunks as i64,
+            rounded: gates.iter().fold(0, |rounded, gate| rounded | 1 << gate),
         };
         let launch = Launch::linear((out.len() / TABLE_CHUNK).div_ceil(THREADS as usize), THREADS)?;
         let operands = [table.reads("table").aligned(16), e.reads("e").aligned(16), out.writes("out").aligned(16)];

@@ -61,16 +61,22 @@ fn activations_have_the_bits_of_the_host() {
 fn a_modulation_is_its_formula_bit_for_bit() {
     for device in devices_in_all_ways() {
         let (stream, kernel) = (device.stream().unwrap(), Modulation::load(&device).unwrap());
-        for (chunks, batch, width, is_shared) in [(6, 2, 40, false), (2, 3, 8, true), (1, 1, 1032, true)] {
-            let e_width = if is_shared { width } else { chunks * width };
-            let (table, e) = (normal(chunks * width, 1), normal(batch * e_width, 2));
+        let cases: [(usize, usize, usize, usize, &[usize]); 4] =
+            [(6, 2, 40, 6, &[]), (2, 3, 8, 1, &[]), (1, 1, 1032, 1, &[0]), (18, 2, 12, 6, &[2, 5])];
+        for (chunks, batch, width, e_chunks, gates) in cases {
+            let (table, e) = (normal(chunks * width, 1), normal(batch * e_chunks * width, 2));
             let (table_there, e_there) = (stream.upload(&table).unwrap(), stream.upload(&e).unwrap());
             let mut out = stream.allocate::<f32>(chunks * batch * width).unwrap();
-            kernel.table(&stream, width, table_there.view(), e_there.view(), e_width, out.view_mut()).unwrap();
+            kernel.table(&stream, width, table_there.view(), e_there.view(), e_chunks, gates, out.view_mut()).unwrap();
             for (index, got) in out.to_vec().unwrap().iter().enumerate() {
                 let (chunk, sample, column) = (index / width / batch, index / width % batch, index % width);
-                let from = sample * e_width + if is_shared { 0 } else { chunk * width } + column;
-                assert_eq!(*got, table[chunk * width + column] + e[from], "{device:?} {chunk} {sample} {column}");
+                let sum = table[chunk * width + column] + e[(sample * e_chunks + chunk % e_chunks) * width + column];
+                let want = if gates.contains(&(chunk % e_chunks)) { bf16::from_f32(sum).to_f32() } else { sum };
+                assert_eq!(*got, want, "{device:?} {chunk} {sample} {column}");
+            }
+            for (e_chunks, gates) in [(0, &[][..]), (chunks + 1, &[]), (e_chunks, &[e_chunks])] {
+                let refused = kernel.table(&stream, width, table_there.view(), e_there.view(), e_chunks, gates, out.view_mut());
+                assert!(matches!(refused, Err(Error::Size { .. })), "{refused:?}");
             }
         }
         for (rows, width, rows_per_group) in [(1usize, 8, 1), (7, 40, 3), (3, 2056, 3)] {

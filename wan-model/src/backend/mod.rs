@@ -108,6 +108,10 @@ pub trait Backend: Debug {
         rounding.apply_row(&mut values);
         self.upload_exact(values, width)
     }
+    /// Takes tables of one width in as [`Backend::load_rows`] does, for [`Backend::modulations`] to add to all at once.
+    fn load_tables(&self, tables: &[(&str, TensorView<'_>)], width: usize, rounding: Rounding) -> Result<Vec<Self::Tensor>> {
+        tables.iter().map(|(name, table)| self.load_rows(name, *table, width, rounding)).collect()
+    }
     /// Prepares the projection `name`, whose tensors are `name.weight` and `name.bias`.
     fn load_projection(&self, name: &str, projection: SlaProjection) -> Result<Self::Projection>;
     /// Prepares rotary tables of heads of `head_dim` channels for a `[time, height, width]` grid of tokens.
@@ -119,7 +123,7 @@ pub trait Backend: Debug {
     fn linear(&self, x: &Self::Activation, layer: &Self::Linear, then: Pointwise) -> Result<Self::Tensor>;
     /// `residual += x W^T + b`.
     fn project(&self, x: &Self::Activation, layer: &Self::Linear, residual: &mut Self::Tensor) -> Result<()>;
-    /// `residual += gate * (x W^T + b)`.
+    /// `residual += gate * (x W^T + b)`, the gate rounded as activations are: one of the `gates` of [`Backend::modulations`].
     fn project_gated(&self, x: &Self::Activation, layer: &Self::Linear, gate: &Self::Tensor, residual: &mut Self::Tensor) -> Result<()>;
     /// `x / (1 + exp(-x))`, in `f32`.
     fn silu(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
@@ -129,7 +133,13 @@ pub trait Backend: Debug {
     /// `table + e`, cut into chunks of the table's width, always in `f32`: `table [chunks, width]`; `e` is
     /// `[batch, chunks * width]`, or `[batch, width]` to be added to every chunk.
     fn modulation(&self, table: &Self::Tensor, e: &Self::Tensor) -> Result<Vec<Self::Tensor>>;
-    /// `LN(x) * (1 + scale) + shift`, stored as `rounding` says.
+    /// [`Backend::modulation`] of each of several tables. The chunks that `gates` numbers are for
+    /// [`Backend::project_gated`] alone, and a backend may round them here.
+    fn modulations(&self, tables: &[Self::Tensor], e: &Self::Tensor, _gates: &[usize]) -> Result<Vec<Vec<Self::Tensor>>> {
+        tables.iter().map(|table| self.modulation(table, e)).collect()
+    }
+    /// `LN(x) * (1 + scale) + shift`, stored as `rounding` says. `readers` are all the layers that read it, so that a
+    /// backend may store it in their form alone; none where they are not known.
     fn norm_modulate(
         &self,
         x: &Self::Tensor,
@@ -137,9 +147,17 @@ pub trait Backend: Debug {
         shift: &Self::Tensor,
         scale: &Self::Tensor,
         rounding: Rounding,
+        readers: &[&Self::Linear],
     ) -> Result<Self::Activation>;
-    /// `LN(x) * weight + bias`.
-    fn norm_affine(&self, x: &Self::Tensor, norm: Norm, weight: &Self::Tensor, bias: &Self::Tensor) -> Result<Self::Activation>;
+    /// `LN(x) * weight + bias`, for `readers` as [`Backend::norm_modulate`] has them.
+    fn norm_affine(
+        &self,
+        x: &Self::Tensor,
+        norm: Norm,
+        weight: &Self::Tensor,
+        bias: &Self::Tensor,
+        readers: &[&Self::Linear],
+    ) -> Result<Self::Activation>;
     /// `RMS(x) * weight` over the whole width, then rotary embedding of `heads` heads where `rope` is given; in place.
     fn rms_norm_rope(&self, x: &mut Self::Tensor, norm: Norm, weight: &Self::Tensor, heads: usize, rope: Option<&Self::Rope>)
     -> Result<()>;

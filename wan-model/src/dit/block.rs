@@ -8,12 +8,14 @@ use crate::dit::DitOptions;
 use crate::dit::embed::Loader;
 use crate::dit::text::{Context, TextKv};
 
+/// Which chunks of a block's modulation are gates.
+pub(super) const GATES: [usize; 2] = [2, 5];
+
 /// A block's parameters.
 #[derive(Debug)]
 pub struct Block<B: Backend> {
     attention: Attention,
     norm: Norm,
-    modulation: B::Tensor,
     self_attn: Attend<B>,
     sla: Option<B::Projection>,
     norm3: [B::Tensor; 2],
@@ -72,7 +74,6 @@ impl<B: Backend> Block<B> {
         Ok(Self {
             attention: options.attention,
             norm: Norm { rule, eps: config.eps },
-            modulation: loader.rows(&format!("{name}.modulation"), dim)?,
             self_attn: Attend::load(loader, &format!("{name}.self_attn"), rule, dim)?,
             sla,
             norm3: [
@@ -109,23 +110,23 @@ impl<B: Backend> Block<B> {
         around: &Surroundings<'_, B>,
         see_attention: impl FnOnce([&B::Tensor; 3]) -> Result<()>,
     ) -> Result<()> {
-        let table = backend.modulation(&self.modulation, around.e0)?;
-        let [shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn] = &table[..] else {
-            return Err(turbowan_cuda::Error::Length { what: "modulation chunks", expected: 6, found: table.len() }.into());
+        let [shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn] = around.modulation else {
+            return Err(turbowan_cuda::Error::Length { what: "modulation chunks", expected: 6, found: around.modulation.len() }.into());
         };
         let rounding = backend.rounding();
 
-        let x = backend.norm_modulate(rows, self.norm, shift_sa, scale_sa, rounding)?;
+        let Attend { q, k, v, .. } = &self.self_attn;
+        let x = backend.norm_modulate(rows, self.norm, shift_sa, scale_sa, rounding, &[q, k, v])?;
         let [q, k, v] = self.queries_keys_values(backend, &x, around)?;
         see_attention([&q, &k, &v])?;
         let o = backend.self_attention([&q, &k, &v], around.heads, &self.attention, self.sla.as_ref())?;
         backend.project_gated(&o, &self.self_attn.o, gate_sa, rows)?;
 
-        let x = backend.norm_affine(rows, self.norm, &self.norm3[0], &self.norm3[1])?;
+        let x = backend.norm_affine(rows, self.norm, &self.norm3[0], &self.norm3[1], &[&self.cross_attn.q])?;
         let o = self.attend_to_text(backend, &x, around)?;
         backend.project(&o, &self.cross_attn.o, rows)?;
 
-        let x = backend.norm_modulate(rows, self.norm, shift_ffn, scale_ffn, rounding)?;
+        let x = backend.norm_modulate(rows, self.norm, shift_ffn, scale_ffn, rounding, &[&self.ffn_up])?;
         let x = backend.activation(backend.linear(&x, &self.ffn_up, Pointwise::Gelu)?)?;
         backend.project_gated(&x, &self.ffn_down, gate_ffn, rows)
     }
@@ -155,8 +156,8 @@ impl<B: Backend> Block<B> {
 
 /// What a block reads beside its rows.
 pub(super) struct Surroundings<'a, B: Backend> {
-    /// The time's modulation, `[batch, 6 * dim]`.
-    pub e0: &'a B::Tensor,
+    /// This block's modulation by the time: six chunks of `[batch, dim]`, of which [`GATES`] are gates.
+    pub modulation: &'a [B::Tensor],
     /// This block's keys and values of the prompt.
     pub text: &'a TextKv<B>,
     /// Prompts: 1 when all samples share one.

@@ -30,6 +30,12 @@ impl<B: Backend> Loader<'_, B> {
         self.backend.load_rows(name, self.take(name)?, width, self.backend.rounding())
     }
 
+    /// Tables of `width` that a time is added to, one after the other.
+    pub fn tables(&self, names: &[String], width: usize) -> Result<Vec<B::Tensor>> {
+        let tables = names.iter().map(|name| Ok((&name[..], self.take(name)?))).collect::<Result<Vec<_>>>()?;
+        self.backend.load_tables(&tables, width, self.backend.rounding())
+    }
+
     /// A norm's `weight` or `bias`: the official fast norms keep theirs in f32 whatever the network uses.
     pub fn norm_rows(&self, name: &str, rule: NormRule, width: usize) -> Result<B::Tensor> {
         match rule {

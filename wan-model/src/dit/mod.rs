@@ -105,6 +105,8 @@ pub struct WanDit<B: Backend> {
     time: TimeEmbedding<B>,
     text: TextEmbedding<B>,
     blocks: Vec<Block<B>>,
+    /// Tables of the blocks' modulations, `[6, dim]` each.
+    modulations: Vec<B::Tensor>,
     head: B::Linear,
     head_modulation: B::Tensor,
 }
@@ -120,7 +122,9 @@ impl<B: Backend> WanDit<B> {
         let exact = Loader { form: LinearForm { quantised: false, rounding: Rounding::None }, ..plain };
         let inner = Loader { form: LinearForm { quantised: options.quantise, rounding }, ..plain };
         let blocks = (0..config.layers).map(|layer| Block::load(&inner, layer, config, options)).collect::<Result<_>>()?;
+        let modulations: Vec<_> = (0..config.layers).map(|layer| format!("blocks.{layer}.modulation")).collect();
         Ok(Self {
+            modulations: plain.tables(&modulations, config.dim)?,
             patches: plain.linear("patch_embedding")?,
             time: TimeEmbedding::load(&exact)?,
             text: TextEmbedding::load(&plain, config)?,

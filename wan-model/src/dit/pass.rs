@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use turbowan_cuda::Rounding;
 
-use super::block::Surroundings;
+use super::block::{GATES, Surroundings};
 use super::embed::sinusoid;
 use super::{Grid, Observer, Place, TextStates, WanDit};
 use crate::Result;
@@ -28,8 +28,8 @@ pub struct PassInputs<B: Backend> {
 pub(super) struct Around<B: Backend> {
     /// The embedded times, `[batch, dim]`.
     e: B::Tensor,
-    /// Their modulation, `[batch, 6 * dim]`.
-    e0: B::Tensor,
+    /// Each block's modulation by them, in chunks of `[batch, dim]`.
+    modulations: Vec<Vec<B::Tensor>>,
     rope: Arc<B::Rope>,
     heads: Heads,
 }
@@ -85,8 +85,9 @@ impl<B: Backend> WanDit<B> {
     /// The rows of the patches, and what all blocks share.
     fn begin(&self, backend: &B, inputs: &PassInputs<B>) -> Result<(B::Tensor, Around<B>)> {
         let (e, e0) = self.time.embed(backend, &inputs.times)?;
+        let modulations = backend.modulations(&self.modulations, &e0, &GATES)?;
         let rows = backend.linear(&inputs.patches, &self.patches, Pointwise::None)?;
-        Ok((rows, Around { e, e0, rope: Arc::clone(&inputs.rope), heads: inputs.heads }))
+        Ok((rows, Around { e, modulations, rope: Arc::clone(&inputs.rope), heads: inputs.heads }))
     }
 
     /// Takes the rows through one block.
@@ -99,8 +100,9 @@ impl<B: Backend> WanDit<B> {
         text: &TextStates<B>,
         observer: &mut impl Observer<B>,
     ) -> Result<()> {
-        let Around { e0, rope, heads, .. } = around;
-        let surroundings = Surroundings { e0, text: &text.blocks[index], text_batch: text.batch, rope, heads: *heads };
+        let Around { modulations, rope, heads, .. } = around;
+        let modulation = &modulations[index];
+        let surroundings = Surroundings { modulation, text: &text.blocks[index], text_batch: text.batch, rope, heads: *heads };
         self.blocks[index].forward(backend, rows, &surroundings, |qkv| observer.see_attention(backend, index, qkv, *heads))
     }
 
@@ -108,7 +110,7 @@ impl<B: Backend> WanDit<B> {
     pub(super) fn leave(&self, backend: &B, rows: &B::Tensor, around: &Around<B>) -> Result<B::Tensor> {
         let table = backend.modulation(&self.head_modulation, &around.e)?;
         let norm = Norm { rule: NormRule::Standard, eps: self.config.eps };
-        let rows = backend.norm_modulate(rows, norm, &table[0], &table[1], Rounding::None)?;
+        let rows = backend.norm_modulate(rows, norm, &table[0], &table[1], Rounding::None, &[&self.head])?;
         backend.linear(&rows, &self.head, Pointwise::None)
     }
 }

@@ -97,9 +97,9 @@ impl<B: Backend> ImageEmbedding<B> {
     fn embed(&self, backend: &B, config: &DitConfig, clip: &[f32]) -> Result<B::Activation> {
         let width = config.clip_dim.unwrap_or(clip.len());
         let norm = Norm { rule: NormRule::Standard, eps: CLIP_EPS };
-        let x = backend.norm_affine(&backend.upload(clip.to_vec(), width)?, norm, &self.norm_in[0], &self.norm_in[1])?;
+        let x = backend.norm_affine(&backend.upload(clip.to_vec(), width)?, norm, &self.norm_in[0], &self.norm_in[1], &[&self.first])?;
         let x = backend.activation(backend.linear(&x, &self.first, Pointwise::GeluErf)?)?;
         let x = backend.linear(&x, &self.second, Pointwise::None)?;
-        backend.norm_affine(&x, norm, &self.norm_out[0], &self.norm_out[1])
+        backend.norm_affine(&x, norm, &self.norm_out[0], &self.norm_out[1], &[])
     }
 }

@@ -43,22 +43,24 @@ const _: () = {
 pub struct ModulationParams {
     /// `[chunks, width]`, on 16 bytes.
     pub table: *const f32,
-    /// `[batch, e_width]`, on 16 bytes.
+    /// `[batch, e_chunks * width]`, on 16 bytes.
     pub e: *const f32,
     /// `[chunks, batch, width]`, on 16 bytes.
     pub out: *mut f32,
-    /// At least 1.
+    /// Of all tables, at least 1.
     pub chunks: i64,
     /// At least 1.
     pub batch: i64,
     /// A multiple of 4.
     pub width: i64,
-    /// `chunks * width`, or `width` where all chunks take the same.
-    pub e_width: i64,
+    /// Chunks of a row of `e`; chunk c of the tables takes `c % e_chunks`.
+    pub e_chunks: i64,
+    /// Bit i: the chunks that take chunk i are rounded to bf16.
+    pub rounded: u64,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of ModulationParams"][::std::mem::size_of::<ModulationParams>() - 56usize];
+    ["Size of ModulationParams"][::std::mem::size_of::<ModulationParams>() - 64usize];
     ["Alignment of ModulationParams"][::std::mem::align_of::<ModulationParams>() - 8usize];
     ["Offset of field: ModulationParams::table"][::std::mem::offset_of!(ModulationParams, table) - 0usize];
     ["Offset of field: ModulationParams::e"][::std::mem::offset_of!(ModulationParams, e) - 8usize];
@@ -66,7 +68,8 @@ const _: () = {
     ["Offset of field: ModulationParams::chunks"][::std::mem::offset_of!(ModulationParams, chunks) - 24usize];
     ["Offset of field: ModulationParams::batch"][::std::mem::offset_of!(ModulationParams, batch) - 32usize];
     ["Offset of field: ModulationParams::width"][::std::mem::offset_of!(ModulationParams, width) - 40usize];
-    ["Offset of field: ModulationParams::e_width"][::std::mem::offset_of!(ModulationParams, e_width) - 48usize];
+    ["Offset of field: ModulationParams::e_chunks"][::std::mem::offset_of!(ModulationParams, e_chunks) - 48usize];
+    ["Offset of field: ModulationParams::rounded"][::std::mem::offset_of!(ModulationParams, rounded) - 56usize];
 };
 /// `modulation.cu`: rows times one more than a scale, plus a shift, in f32.
 #[repr(C)]

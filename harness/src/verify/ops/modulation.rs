@@ -68,12 +68,12 @@ impl Prepared for Table {
     fn device(&self, stand: &Stand) -> Result<Vec<Output>, Fault> {
         let kernel = Modulation::load(stand.device())?;
         let chunks = self.table.len() / self.width;
-        let e_width = if self.is_shared { self.width } else { chunks * self.width };
+        let e_chunks = if self.is_shared { 1 } else { chunks };
         // samples of zeros before those of the case, which has one chunk then
-        let (table, e) = (stand.upload(&self.table)?, stand.upload_behind(stand.lead() * e_width, &self.e)?);
-        let len = chunks * (self.e.len() / e_width) * self.width;
+        let (table, e) = (stand.upload(&self.table)?, stand.upload_behind(stand.lead() * e_chunks * self.width, &self.e)?);
+        let len = chunks / e_chunks * self.e.len();
         let mut out = stand.room_behind::<f32>(stand.lead() * self.width, len)?;
-        stand.launch(|stream| Ok(kernel.table(stream, self.width, table.view(), e.view(), e_width, out.view_mut())?))?;
+        stand.launch(|stream| Ok(kernel.table(stream, self.width, table.view(), e.view(), e_chunks, &[], out.view_mut())?))?;
         Ok(vec![Output::new("table", self.width, &stand.results(&out, len)?)])
     }
 

@@ -1,6 +1,5 @@
 //! The transformer's operations on a device.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::bf16;
@@ -17,11 +16,12 @@ use turbowan_cuda::ops::rope::device::RopeTurns;
 use super::attention::{Attentions, DeviceProjection};
 use super::linear::{DeviceLinear, Products};
 use super::norm::Norms;
-use super::tensor::{DeviceActivation, DeviceTensor, Values};
+use super::tensor::{DeviceActivation, DeviceTensor, Part, Values};
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
 use crate::backend::host::first_not_finite;
 use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise};
+use crate::checkpoint::TensorView;
 
 /// A device with the kernels of the transformer and of the text encoder, and the stream that their work is queued on.
 #[derive(Debug)]
@@ -33,8 +33,6 @@ pub struct DeviceBackend {
     finite: FirstNotFinite,
     pub(super) gate: GeluGate,
     pub(super) text_attention: BiasAttention,
-    /// Whether a layer was loaded that reads int8 rows of 1 x 128 blocks: norms then write them beside theirs.
-    has_int8_readers: AtomicBool,
     /// The rotary tables that were asked for last: those of every pass over one grid.
     turns: Mutex<Option<Arc<RopeTurns>>>,
 }
@@ -53,7 +51,6 @@ impl DeviceBackend {
             finite: FirstNotFinite::load(device)?,
             gate: GeluGate::load(device)?,
             text_attention: BiasAttention::load(device)?,
-            has_int8_readers: AtomicBool::new(false),
             turns: Mutex::new(None),
         })
     }
@@ -66,10 +63,6 @@ impl DeviceBackend {
     /// Rows that share a row of a table.
     fn tables<'a>(x: &DeviceTensor, shift: &'a DeviceTensor, scale: &'a DeviceTensor) -> Result<Tables<'a>> {
         Ok(Tables { shift: shift.expect_f32()?, scale: scale.expect_f32()?, rows_per_group: x.rows / shift.rows.max(1) })
-    }
-
-    fn has_int8_readers(&self) -> bool {
-        self.has_int8_readers.load(Ordering::Relaxed)
     }
 }
 
@@ -109,11 +102,21 @@ impl Backend for DeviceBackend {
     }
 
     fn load_linear(&self, _name: &str, parameters: LinearParameters<'_>, form: LinearForm) -> Result<DeviceLinear> {
-        let layer = self.products.load_linear(&self.stream, parameters, form)?;
-        if layer.reads_per_token() {
-            self.has_int8_readers.store(true, Ordering::Relaxed);
+        self.products.load_linear(&self.stream, parameters, form)
+    }
+
+    fn load_tables(&self, tables: &[(&str, TensorView<'_>)], width: usize, rounding: Rounding) -> Result<Vec<DeviceTensor>> {
+        let mut values = Vec::new();
+        let mut ranges = Vec::with_capacity(tables.len());
+        for (_, table) in tables {
+            let from = values.len();
+            values.extend(table.to_f32());
+            ranges.push(from..values.len());
         }
-        Ok(layer)
+        check_rows(&values, width)?;
+        rounding.apply_row(&mut values);
+        let memory = Arc::new(self.stream.upload(&values)?);
+        Ok(ranges.into_iter().map(|range| DeviceTensor::f32(width, Part::of(&memory, range))).collect())
     }
 
     fn load_projection(&self, _name: &str, projection: SlaProjection) -> Result<DeviceProjection> {
@@ -158,7 +161,16 @@ impl Backend for DeviceBackend {
     }
 
     fn modulation(&self, table: &DeviceTensor, e: &DeviceTensor) -> Result<Vec<DeviceTensor>> {
-        self.norms.modulation(&self.stream, table, e)
+        self.norms.modulation(&self.stream, table.expect_f32()?, table.width, e, &[])
+    }
+
+    fn modulations(&self, tables: &[DeviceTensor], e: &DeviceTensor, gates: &[usize]) -> Result<Vec<Vec<DeviceTensor>>> {
+        let parts = tables.iter().map(DeviceTensor::f32_part).collect::<Result<Vec<_>>>()?;
+        let (Some(first), Some(joined)) = (tables.first(), Part::joined(parts)) else {
+            return tables.iter().map(|table| self.norms.modulation(&self.stream, table.expect_f32()?, table.width, e, gates)).collect();
+        };
+        let mut chunks = self.norms.modulation(&self.stream, joined.view()?, first.width, e, gates)?.into_iter();
+        Ok(tables.iter().map(|table| chunks.by_ref().take(table.rows).collect()).collect())
     }
 
     fn norm_modulate(
@@ -168,18 +180,26 @@ impl Backend for DeviceBackend {
         shift: &DeviceTensor,
         scale: &DeviceTensor,
         rounding: Rounding,
+        readers: &[&DeviceLinear],
     ) -> Result<DeviceActivation> {
         let tables = Self::tables(x, shift, scale)?;
         if rounding == Rounding::None {
             return self.norms.layer_f32(&self.stream, x, norm, tables);
         }
         let Tables { shift, scale, rows_per_group } = tables;
-        self.norms.layer(&self.stream, x, norm, Then::Modulate { shift, scale, rows_per_group }, self.has_int8_readers())
+        self.norms.layer(&self.stream, x, norm, Then::Modulate { shift, scale, rows_per_group }, readers)
     }
 
-    fn norm_affine(&self, x: &DeviceTensor, norm: Norm, weight: &DeviceTensor, bias: &DeviceTensor) -> Result<DeviceActivation> {
+    fn norm_affine(
+        &self,
+        x: &DeviceTensor,
+        norm: Norm,
+        weight: &DeviceTensor,
+        bias: &DeviceTensor,
+        readers: &[&DeviceLinear],
+    ) -> Result<DeviceActivation> {
         let then = Then::Affine { weight: weight.expect_f32()?, bias: bias.expect_f32()? };
-        self.norms.layer(&self.stream, x, norm, then, self.has_int8_readers())
+        self.norms.layer(&self.stream, x, norm, then, readers)
     }
 
     fn rms_norm_rope(

@@ -1,5 +1,9 @@
 //! Linear layers on a device: bf16 on tensor cores, int8, and in f32 where the rows are.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use half::bf16;
 use turbowan_cuda::Rounding;
 use turbowan_cuda::device::{Buffer, Device, Stream, View};
@@ -22,6 +26,8 @@ pub struct DeviceLinear {
     input: usize,
     weight: Weight,
     bias: Option<Buffer<bf16>>,
+    /// What gates a sum that has no gate, `[out]`.
+    ones: Arc<Buffer<f32>>,
     rounding: Rounding,
 }
 
@@ -48,6 +54,8 @@ pub(super) struct Products {
     quantise: QuantBlock,
     activate: Activate,
     residual: ResidualGate,
+    /// Ones by their number: layers of a width share theirs.
+    ones: Mutex<HashMap<usize, Arc<Buffer<f32>>>>,
 }
 
 impl DeviceLinear {
@@ -70,6 +78,7 @@ impl Products {
             quantise: QuantBlock::load(device)?,
             activate: Activate::load(device)?,
             residual: ResidualGate::load(device)?,
+            ones: Mutex::default(),
         })
     }
 
@@ -98,11 +107,19 @@ impl Products {
             }
         };
         let bias = bias.map(|bias| stream.upload(&bias.to_bf16())).transpose()?;
-        let layer = DeviceLinear { out, input, weight, bias, rounding: form.rounding };
+        let layer = DeviceLinear { out, input, weight, bias, ones: self.ones(stream, out)?, rounding: form.rounding };
         if let Weight::Int8(weight) = &layer.weight {
             weight.operand(&layer)?;
         }
         Ok(layer)
+    }
+
+    fn ones(&self, stream: &Stream, count: usize) -> Result<Arc<Buffer<f32>>> {
+        let mut ones = self.ones.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(match ones.entry(count) {
+            Entry::Occupied(there) => Arc::clone(there.get()),
+            Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(stream.upload(&vec![1.0; count])?))),
+        })
     }
 
     fn quantised(&self, stream: &Stream, weight: &Buffer<bf16>, out: usize, input: usize) -> Result<Weight> {
@@ -142,10 +159,9 @@ impl Products {
                     return self.finish_f32(stream, layer, then, out);
                 }
                 if then == Pointwise::Gelu && int8.rule == Int8Rule::PerToken {
-                    let (mut values, mut scales) =
-                        (stream.allocate(rows * padded(layer.out))?, stream.allocate(rows * layer.out.div_ceil(BLOCK))?);
-                    self.int8.gelu_quantise(stream, x, weight, layer.bias(), values.view_mut(), scales.view_mut())?;
-                    return Ok(DeviceTensor::int8(layer.out, Int8Values { rule: int8.rule, values, scales }));
+                    let mut out = Int8Values::room(stream, int8.rule, rows, layer.out)?;
+                    self.int8.gelu_quantise(stream, x, weight, layer.bias(), out.values.view_mut(), out.scales.view_mut())?;
+                    return Ok(DeviceTensor::int8(layer.out, out));
                 }
                 let mut out = stream.allocate(count)?;
                 self.int8.store(stream, x, weight, layer.bias(), out.view_mut(), None)?;
@@ -168,14 +184,12 @@ impl Products {
         Ok(DeviceTensor::f32(layer.out, out))
     }
 
-    /// `residual += x W^T + b`.
+    /// `residual += x W^T + b`: one times a bf16 sum is that sum.
     pub fn project(&self, stream: &Stream, x: &DeviceActivation, layer: &DeviceLinear, residual: &mut DeviceTensor) -> Result<()> {
-        let sum = self.linear(stream, x, layer, Pointwise::None)?;
-        let width = residual.width;
-        Ok(self.residual.run(stream, residual.expect_bf16_mut()?.view_mut(), sum.expect_bf16()?.view(), None, width)?)
+        self.add_gated(stream, x, layer, layer.ones.view(), residual.rows, residual)
     }
 
-    /// `residual += gate * (x W^T + b)`, the gate rounded as the official code stores it.
+    /// `residual += gate * (x W^T + b)`, with a gate that is rounded already.
     pub fn project_gated(
         &self,
         stream: &Stream,
@@ -184,18 +198,27 @@ impl Products {
         gate: &DeviceTensor,
         residual: &mut DeviceTensor,
     ) -> Result<()> {
-        let mut gates = stream.allocate(gate.rows * gate.width)?;
-        self.activate.run_f32(stream, Function::Nearest, gate.expect_f32()?, gates.view_mut())?;
-        let rows_per_gate = residual.rows / gate.rows.max(1);
+        self.add_gated(stream, x, layer, gate.expect_f32()?, residual.rows / gate.rows.max(1), residual)
+    }
+
+    fn add_gated(
+        &self,
+        stream: &Stream,
+        x: &DeviceActivation,
+        layer: &DeviceLinear,
+        gate: View<'_, f32>,
+        rows_per_gate: usize,
+        residual: &mut DeviceTensor,
+    ) -> Result<()> {
         let onto = residual.expect_bf16_mut()?.view_mut();
         match &layer.weight {
             Weight::Bf16(weight) => {
                 let [x, weight] = matrices(x, layer, weight)?;
-                self.bf16.add_gated(stream, x, weight, layer.bias(), gates.view(), rows_per_gate, onto)?;
+                self.bf16.add_gated(stream, x, weight, layer.bias(), gate, rows_per_gate, onto)?;
             }
             Weight::Int8(int8) => {
                 let (x, weight) = (self.int8_rows(stream, x, int8.rule)?, int8.operand(layer)?);
-                self.int8.add_gated(stream, x, weight, layer.bias(), gates.view(), rows_per_gate, onto)?;
+                self.int8.add_gated(stream, x, weight, layer.bias(), gate, rows_per_gate, onto)?;
             }
         }
         Ok(())
@@ -211,10 +234,10 @@ impl Products {
         if let Some(int8) = place.get() {
             return int8.rows(rows, width);
         }
-        let scales = rows.div_ceil(rule.block_rows()) * width.div_ceil(BLOCK);
-        let (mut values, mut scales) = (stream.allocate(rows * padded(width))?, stream.allocate(scales)?);
-        self.quantise.run(stream, rule, x.tensor.expect_bf16()?.view(), rows, width, values.view_mut(), scales.view_mut())?;
-        place.get_or_init(|| Int8Values { rule, values, scales }).rows(rows, width)
+        let mut int8 = Int8Values::room(stream, rule, rows, width)?;
+        let bf16 = x.tensor.expect_bf16()?.view();
+        self.quantise.run(stream, rule, bf16, rows, width, int8.values.view_mut(), int8.scales.view_mut())?;
+        place.get_or_init(|| int8).rows(rows, width)
     }
 }
 

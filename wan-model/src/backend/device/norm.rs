@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, OnceLock};
 
-use turbowan_cuda::device::{Device, Stream};
+use turbowan_cuda::device::{Device, Stream, View};
 use turbowan_cuda::ops::modulation::{Modulation, Tables};
 use turbowan_cuda::ops::norm::device::{NormModQuant, NormedRows, Then};
 use turbowan_cuda::ops::norm::{LayerNormRule, RmsRule};
-use turbowan_cuda::ops::quant::{BLOCK, Int8Rule, padded};
+use turbowan_cuda::ops::quant::Int8Rule;
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope, RopeTurns};
 use turbowan_cuda::{Error, HeadLayout};
 
-use super::tensor::{DeviceActivation, DeviceTensor, F32Values, Int8Values};
+use super::linear::DeviceLinear;
+use super::tensor::{DeviceActivation, DeviceTensor, Int8Values, Part};
 use crate::Result;
 use crate::backend::{Norm, NormRule};
 
@@ -27,33 +28,48 @@ impl Norms {
         Ok(Self { layer: NormModQuant::load(device)?, rms: RmsRope::load(device)?, modulation: Modulation::load(device)? })
     }
 
-    /// `table + e`, one tensor a chunk, all in one memory.
-    pub fn modulation(&self, stream: &Stream, table: &DeviceTensor, e: &DeviceTensor) -> Result<Vec<DeviceTensor>> {
-        let (width, chunks, batch) = (table.width, table.rows, e.rows);
-        let mut out = stream.allocate(chunks * batch * width)?;
-        self.modulation.table(stream, width, table.expect_f32()?, e.expect_f32()?, e.width, out.view_mut())?;
-        let (memory, part) = (Arc::new(out), batch * width);
-        Ok((0..chunks).map(|chunk| DeviceTensor::f32(width, F32Values::part(&memory, chunk * part..(chunk + 1) * part))).collect())
+    /// `table + e`, one tensor a chunk, all in one memory; `table` may be several, one behind the other.
+    pub fn modulation(
+        &self,
+        stream: &Stream,
+        table: View<'_, f32>,
+        width: usize,
+        e: &DeviceTensor,
+        gates: &[usize],
+    ) -> Result<Vec<DeviceTensor>> {
+        let (chunks, part) = (table.len() / width.max(1), e.rows * width);
+        let mut out = stream.allocate(chunks * part)?;
+        self.modulation.table(stream, width, table, e.expect_f32()?, e.width / width.max(1), gates, out.view_mut())?;
+        let memory = Arc::new(out);
+        Ok((0..chunks).map(|chunk| DeviceTensor::f32(width, Part::of(&memory, chunk * part..(chunk + 1) * part))).collect())
     }
 
-    /// The layer norm and what follows it; with `has_int8_readers` also as the int8 rows of the layers that come next.
-    pub fn layer(&self, stream: &Stream, x: &DeviceTensor, norm: Norm, then: Then<'_>, has_int8_readers: bool) -> Result<DeviceActivation> {
+    /// The layer norm and what follows it, in the form of its readers: int8, bf16 where they are not known, or both.
+    pub fn layer(
+        &self,
+        stream: &Stream,
+        x: &DeviceTensor,
+        norm: Norm,
+        then: Then<'_>,
+        readers: &[&DeviceLinear],
+    ) -> Result<DeviceActivation> {
         let (rows, width) = (x.rows, x.width);
-        let mut out = stream.allocate(rows * width)?;
-        let mut int8 = None;
-        if has_int8_readers {
-            int8 = Some((stream.allocate(rows * padded(width))?, stream.allocate(rows * width.div_ceil(BLOCK))?));
+        let values = x.expect_bf16()?.view();
+        let run = |to: NormedRows<'_>| self.layer.run(stream, layer_rule(norm.rule), norm.eps, values, width, then, to);
+        let int8_readers = readers.iter().filter(|reader| reader.reads_per_token()).count();
+        if int8_readers == 0 {
+            let mut out = stream.allocate(rows * width)?;
+            run(NormedRows::Bf16(out.view_mut()))?;
+            return Ok(DeviceTensor::bf16(width, out).into());
         }
-        let to = match &mut int8 {
-            None => NormedRows::Bf16(out.view_mut()),
-            Some((values, scales)) => NormedRows::Both { rows: out.view_mut(), values: values.view_mut(), scales: scales.view_mut() },
-        };
-        self.layer.run(stream, layer_rule(norm.rule), norm.eps, x.expect_bf16()?.view(), width, then, to)?;
-        let per_token = match int8 {
-            None => OnceLock::new(),
-            Some((values, scales)) => OnceLock::from(Int8Values { rule: Int8Rule::PerToken, values, scales }),
-        };
-        Ok(DeviceActivation { per_token, ..DeviceTensor::bf16(width, out).into() })
+        let mut int8 = Int8Values::room(stream, Int8Rule::PerToken, rows, width)?;
+        if int8_readers == readers.len() {
+            run(NormedRows::Int8 { values: int8.values.view_mut(), scales: int8.scales.view_mut() })?;
+            return Ok(DeviceTensor::int8(width, int8).into());
+        }
+        let mut out = stream.allocate(rows * width)?;
+        run(NormedRows::Both { rows: out.view_mut(), values: int8.values.view_mut(), scales: int8.scales.view_mut() })?;
+        Ok(DeviceActivation { per_token: OnceLock::from(int8), ..DeviceTensor::bf16(width, out).into() })
     }
 
     /// The layer norm, rounded, under a modulation that is not: what the head reads.
@@ -61,7 +77,7 @@ impl Norms {
         // a modulation by zeros leaves the rounded norm as it is
         let none = stream.zeros(x.width)?;
         let then = Then::Modulate { shift: none.view(), scale: none.view(), rows_per_group: x.rows.max(1) };
-        let normed = self.layer(stream, x, norm, then, false)?.tensor;
+        let normed = self.layer(stream, x, norm, then, &[])?.tensor;
         let mut out = stream.allocate(x.rows * x.width)?;
         self.modulation.apply(stream, x.width, normed.expect_bf16()?.view(), tables, out.view_mut())?;
         Ok(DeviceTensor::f32(x.width, out).into())

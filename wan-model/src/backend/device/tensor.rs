@@ -4,7 +4,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use half::bf16;
-use turbowan_cuda::device::{Buffer, View};
+use turbowan_cuda::device::{Buffer, Stream, View};
+use turbowan_cuda::host::aligned::Plain;
 use turbowan_cuda::ops::gemm_int8::device::DeviceRows;
 use turbowan_cuda::ops::quant::{BLOCK, Int8Rule, padded};
 
@@ -24,15 +25,15 @@ pub(super) enum Values {
     /// What the blocks work on.
     Bf16(Buffer<bf16>),
     /// Tables, the time, the head.
-    F32(F32Values),
+    F32(Part<f32>),
     /// What an int8 layer with an activation behind it leaves for the next int8 layer.
     Int8(Int8Values),
 }
 
-/// Values of a buffer that several tensors may share.
+/// A part of a buffer that others may share.
 #[derive(Debug)]
-pub(super) struct F32Values {
-    memory: Arc<Buffer<f32>>,
+pub(super) struct Part<T> {
+    memory: Arc<Buffer<T>>,
     range: Range<usize>,
 }
 
@@ -46,24 +47,49 @@ pub(super) struct Int8Values {
     pub scales: Buffer<f32>,
 }
 
-impl F32Values {
+impl<T: Plain> Part<T> {
     /// A part of `memory` that lies inside it.
-    pub fn part(memory: &Arc<Buffer<f32>>, range: Range<usize>) -> Self {
+    pub fn of(memory: &Arc<Buffer<T>>, range: Range<usize>) -> Self {
         Self { memory: Arc::clone(memory), range }
     }
 
-    pub fn view(&self) -> Result<View<'_, f32>> {
+    pub fn view(&self) -> Result<View<'_, T>> {
         Ok(self.memory.view().slice(self.range.clone())?)
+    }
+
+    /// All of `parts` as one, where each begins where the one before it ends.
+    pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
+        let mut parts = parts.into_iter();
+        let Self { memory, mut range } = parts.next()?.clone();
+        for part in parts {
+            if !Arc::ptr_eq(&memory, &part.memory) || part.range.start != range.end {
+                return None;
+            }
+            range.end = part.range.end;
+        }
+        Some(Self { memory, range })
     }
 }
 
-impl From<Buffer<f32>> for F32Values {
-    fn from(memory: Buffer<f32>) -> Self {
+impl<T> Clone for Part<T> {
+    fn clone(&self) -> Self {
+        Self { memory: Arc::clone(&self.memory), range: self.range.clone() }
+    }
+}
+
+impl<T: Plain> From<Buffer<T>> for Part<T> {
+    fn from(memory: Buffer<T>) -> Self {
         Self { range: 0..memory.len(), memory: Arc::new(memory) }
     }
 }
 
 impl Int8Values {
+    /// Memory for rows.
+    pub fn room(stream: &Stream, rule: Int8Rule, rows: usize, width: usize) -> Result<Self> {
+        let scales = rows.div_ceil(rule.block_rows()) * width.div_ceil(BLOCK);
+        Ok(Self { rule, values: stream.allocate(rows * padded(width))?, scales: stream.allocate(scales)? })
+    }
+
     /// As an int8 product reads them.
     pub fn rows(&self, rows: usize, width: usize) -> Result<DeviceRows<'_>> {
         Ok(DeviceRows::new(self.rule, rows, width, self.values.view(), self.scales.view())?)
@@ -85,7 +111,7 @@ impl DeviceTensor {
         Self { rows: values.len() / width.max(1), width, values: Values::Bf16(values) }
     }
 
-    pub(super) fn f32(width: usize, values: impl Into<F32Values>) -> Self {
+    pub(super) fn f32(width: usize, values: impl Into<Part<f32>>) -> Self {
         let values = values.into();
         Self { rows: values.range.len() / width.max(1), width, values: Values::F32(values) }
     }
@@ -120,8 +146,12 @@ impl DeviceTensor {
     }
 
     pub(super) fn expect_f32(&self) -> Result<View<'_, f32>> {
+        self.f32_part()?.view()
+    }
+
+    pub(super) fn f32_part(&self) -> Result<&Part<f32>> {
         match &self.values {
-            Values::F32(values) => values.view(),
+            Values::F32(values) => Ok(values),
             other => Err(wrong_format("f32", other)),
         }
     }

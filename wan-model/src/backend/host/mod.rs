@@ -140,6 +140,7 @@ impl Backend for Host {
         shift: &HostTensor,
         scale: &HostTensor,
         rounding: Rounding,
+        _: &[&HostLinear],
     ) -> Result<HostActivation> {
         let modulation = Modulation { shift: &shift.values, scale: &scale.values, rows_per_group: x.rows() / shift.rows() };
         let mut out = HostTensor::zeros(x.rows(), x.width);
@@ -147,7 +148,7 @@ impl Backend for Host {
         Ok(out.into())
     }
 
-    fn norm_affine(&self, x: &HostTensor, norm: Norm, weight: &HostTensor, bias: &HostTensor) -> Result<HostActivation> {
+    fn norm_affine(&self, x: &HostTensor, norm: Norm, weight: &HostTensor, bias: &HostTensor, _: &[&HostLinear]) -> Result<HostActivation> {
         let mut out = HostTensor::zeros(x.rows(), x.width);
         norm::layer_norm_affine(&self.layer_norm(x, norm), &x.values, &weight.values, &bias.values, &mut out.values)?;
         Ok(out.into())

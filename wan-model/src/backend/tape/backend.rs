@@ -113,11 +113,19 @@ impl Backend for Tape {
         self.modulation_of(table, e)
     }
 
-    fn norm_modulate(&self, x: &TapeTensor, norm: Norm, shift: &TapeTensor, scale: &TapeTensor, _: Rounding) -> Result<TapeTensor> {
+    fn norm_modulate(
+        &self,
+        x: &TapeTensor,
+        norm: Norm,
+        shift: &TapeTensor,
+        scale: &TapeTensor,
+        _: Rounding,
+        _: &[&TapeLinear],
+    ) -> Result<TapeTensor> {
         self.modulated(x, norm, shift, scale)
     }
 
-    fn norm_affine(&self, x: &TapeTensor, norm: Norm, weight: &TapeTensor, bias: &TapeTensor) -> Result<TapeTensor> {
+    fn norm_affine(&self, x: &TapeTensor, norm: Norm, weight: &TapeTensor, bias: &TapeTensor, _: &[&TapeLinear]) -> Result<TapeTensor> {
         self.affine(x, norm, weight, bias)
     }
 
