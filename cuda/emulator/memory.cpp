@@ -256,14 +256,16 @@ const uint8_t* async_read(Block& block, uint32_t address, uint32_t bytes, Where 
 const tw_emu_range* range_of(const void* pointer) {
   const tw_emu_options& options = *block().launch->options;
   const uintptr_t place = reinterpret_cast<uintptr_t>(pointer);
-  const tw_emu_range* ends_there = nullptr;
+  const tw_emu_range *holds = nullptr, *ends_there = nullptr;
   for (size_t i = 0; i < options.range_count; ++i) {
     const tw_emu_range& range = options.ranges[i];
     const uintptr_t start = reinterpret_cast<uintptr_t>(range.start);
-    if (place >= start && place - start < range.bytes) return &range;
+    // columns of one matrix are ranges that overlap: a pointer to the second is not one into the first
+    const bool is_nearer = holds == nullptr || start > reinterpret_cast<uintptr_t>(holds->start);
+    if (place >= start && place - start < range.bytes && is_nearer) holds = &range;
     if (place == start + range.bytes) ends_there = &range;
   }
-  return ends_there;
+  return holds != nullptr ? holds : ends_there;
 }
 
 void global_fault(const tw_emu_range* range, const void* pointer, uint64_t bytes, bool writes, Where at) {

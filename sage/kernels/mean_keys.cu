@@ -2,10 +2,12 @@
 //
 //   sums[h, i, d]  = sum_{64 i <= j < 64 i + 64} x[h, j, d]         f32
 //   means[h, d]    = round(f32(sum_i sums[h, i, d] / len))          sum and quotient in f64, rounded to bf16 or f16
+//   amax[h, d]     = max_i maxima[h, i, d]                          of the values, where they have maxima
 //
 //   x      rows of D bf16 or f16 of each head, by strides, 16-byte aligned
 //   sums   [problems, ceil(len / 64), D]   f32
 //   means  [problems, D]                   f32 that are bf16 or f16
+//   maxima [problems, tiles, D]            f32 magnitudes; amax [problems, D], bits of f32
 //
 //   sum_rows_*   a tile of 128 rows a block (head_rows.cuh); grid.x = problems * ceil(len / 128)
 //   mean_rows    8 columns of a head a block, PARTS threads a column that add every PARTS-th sum, then a tree;
@@ -48,6 +50,7 @@ TW_KERNEL(sum_rows_f16_d64, SumRowsParams, THREADS) { sum_rows<64, F16>(p); }
 
 TW_KERNEL(mean_rows, MeanRowsParams, COLUMNS * PARTS) {
   TW_SHARED(double, partial, COLUMNS * PARTS);
+  TW_SHARED(float, largest, COLUMNS * PARTS);
   const uint32_t blocks = static_cast<uint32_t>(p.width / COLUMNS);
   const int64_t problem = blockIdx.x / blocks;
   const int thread = static_cast<int>(threadIdx.x);
@@ -60,18 +63,32 @@ TW_KERNEL(mean_rows, MeanRowsParams, COLUMNS * PARTS) {
     const float value = sums[part * p.width];
     sum += value;
   }
+  float most = 0.0f;
+  if (p.maxima != nullptr) {
+    const Global<const float> maxima = global(p.maxima) + (problem * p.tiles * p.width + column);
+#pragma unroll 4
+    for (int64_t tile = thread / COLUMNS; tile < p.tiles; tile += PARTS) {
+      const float value = maxima[tile * p.width];
+      most = fmaxf(most, value);
+    }
+  }
   partial[thread] = sum;
+  largest[thread] = most;
   for (int distance = COLUMNS * PARTS / 2; distance >= COLUMNS; distance /= 2) {
     block_sync();
     if (thread < distance) {
       const double other = partial[thread + distance];
       sum += other;
       partial[thread] = sum;
+      const float value = largest[thread + distance];
+      most = fmaxf(most, value);
+      largest[thread] = most;
     }
   }
   if (thread < COLUMNS) {
     const float mean = static_cast<float>(sum / static_cast<double>(p.len));
     const Global<float> means = global(p.means);
     means[problem * p.width + column] = p.is_f16 != 0 ? to_f32(to_f16(mean)) : to_f32(to_bf16(mean));
+    if (p.maxima != nullptr) global(p.amax)[problem * p.width + column] = bits_of(most);
   }
 }

@@ -25,10 +25,13 @@ typedef struct MeanRowsParams {
   int64_t parts;     /**< Sums of a channel, at least 1. */
   int64_t width;     /**< A multiple of 8. */
   int64_t len;       /**< Rows that were summed, at least 1. */
+  const float* maxima; /**< `[problems, tiles, width]`, magnitudes; may be null. */
+  uint32_t* amax;    /**< `[problems, width]`, the largest of them as bits of f32; null with `maxima`. */
+  int64_t tiles;     /**< Maxima of a channel. */
   int32_t is_f16;    /**< 1: means are rounded to f16; 0: to bf16. */
   int32_t reserved;  /**< 0. */
 } MeanRowsParams;
-TW_LAYOUT(MeanRowsParams, 48, reserved, 44);
+TW_LAYOUT(MeanRowsParams, 72, reserved, 68);
 
 /** `quant_rows.cu`: rows of each head become int8, with a scale for each group of rows. */
 typedef struct QuantRowsParams {
@@ -94,10 +97,14 @@ typedef struct QkPrepParams {
   float* q_scales;        /**< `[problems, q_groups]`. */
   tw_bf16* q_pooled;      /**< `[problems, ceil(tokens / pool_rows), D]`; may be null. */
   float* k_sums;          /**< `[problems, ceil(tokens / 64), D]`. */
+  const tw_bf16* v;       /**< Rows of `heads * D`, `v_stride` values apart, on 16 bytes; may be null. */
+  tw_f16* v_out;          /**< `[samples, tokens, heads, D]`, on 16 bytes; null with `v`, or where the maxima are asked for. */
+  float* v_maxima;        /**< `[problems, ceil(tokens / 128), D]`: largest magnitudes; null with `v`, or where `v_out` is not. */
   int64_t tokens;         /**< Of a sample, at least 1. */
   int64_t heads;          /**< Of a sample, at least 1. */
   int64_t q_stride;       /**< A multiple of 8. */
   int64_t k_stride;       /**< A multiple of 8. */
+  int64_t v_stride;       /**< A multiple of 8. */
   int64_t parts;          /**< Sums of squares of a row, at least 1. */
   int64_t q_parts_stride; /**< From a row's sums to the next row's. */
   int64_t k_parts_stride; /**< The same of the keys. */
@@ -113,6 +120,6 @@ typedef struct QkPrepParams {
   float eps;              /**< Added to the mean square. */
   float factor;           /**< Multiplies the queries before they are quantised. */
 } QkPrepParams;
-TW_LAYOUT(QkPrepParams, 208, factor, 204);
+TW_LAYOUT(QkPrepParams, 240, factor, 236);
 
 #endif

@@ -1,10 +1,12 @@
 // Queries and keys from the projections to what attention reads, in one pass over both: RMS norm over all heads, rotary
-// embedding, int8 queries with their scales, the means of query blocks, the sums from which the keys' mean comes.
+// embedding, int8 queries with their scales, the means of query blocks, the sums from which the keys' mean comes. Values may
+// lie beside them: they become f16, or are looked through for the scales of e4m3.
 //
 //   y = bf16(bf16(x / sqrt(sum x^2 / width + eps)) * weight)            the inner rounding as `rounds_twice` says
 //   (y[2i], y[2i+1]) <- bf16(y[2i] cos - y[2i+1] sin, y[2i] sin + y[2i+1] cos)
 //   queries: y, int8 and scales of y * factor, means of blocks          as quant_rows.cu of y
 //   keys:    y, sums over every 64 rows                                 as mean_keys.cu of y
+//   values:  f16, as quant_values.cu; or max |v| of each channel over every 128 rows, passing over what is no number
 //
 // The sum of squares of a row comes from the product that made the row, in parts (a GEMM's `row_sums`), so that no block
 // has to see the whole row. Pair i of a head is turned by the token's time, height or width: the first D / 2 - 2 s pairs by
@@ -16,8 +18,10 @@
 //   turns     [positions, D / 2, 2]              f32: cosine and sine of pair i at a position of its axis
 //   q_out, k_out  [problems, tokens, D]          bf16
 //   q_values, q_scales, q_pooled, k_sums         as the unfused kernels have them
+//   v, v_out             rows of heads * D       bf16 by a stride, f16 without gaps
+//   v_maxima             [problems, tiles, D]    f32
 //
-//   tile    128 tokens of `block_heads` heads a block, one head's queries and then its keys at a time (head_rows.cuh), the
+//   tile    128 tokens of `block_heads` heads a block, one head's queries, its keys, its values at a time (head_rows.cuh), the
 //           next loaded while this is worked on; grid.x = samples * ceil(tokens / 128) * ceil(heads / block_heads), the
 //           heads of a tile fastest, which share its turns in L2
 //   shared  the turns of the 128 tokens, gathered once for all heads (dynamic, 512 D bytes): pairs 0 and 1 of each four in
@@ -27,7 +31,7 @@
 // IEEE f32 with true divisions, each product rounded before it is added: cuda's rms_rope.cu but for the order of the sum of
 // squares, and from y on the bits of quant_rows.cu and mean_keys.cu.
 //
-// Bytes: queries 2 read, 2 and 1 written a value; keys 2 read and 2 written.
+// Bytes: queries 2 read, 2 and 1 written a value; keys 2 read and 2 written; values 2 read, and 2 written as f16.
 // From L1 and L2 a block reads its turns once, 512 D bytes, weights of 8 D a head, and 8 * parts a token.
 // Operations: about 24 a value of the queries and 12 of the keys, all at the full rate but one conversion.
 //
@@ -121,6 +125,59 @@ TW_DEVICE void norm_and_turn(const QkPrepParams& p, uint4 (&chunks)[HeadRows<D>:
   }
 }
 
+// Values as f16, from `out` on, where the thread's first chunk goes; rows of `row_chunks` chunks.
+template <int D>
+TW_DEVICE void store_f16(const uint4 (&chunks)[HeadRows<D>::PASSES], int rows, Global<uint4> out, int64_t row_chunks) {
+  using Rows = HeadRows<D>;
+#pragma unroll
+  for (int pass = 0; pass < Rows::PASSES; pass++) {
+    if (Rows::row(pass) < rows) {
+      float v[CHUNK];
+      unpack<Bf16>(chunks[pass], v);
+      out[pass * Rows::PASS_ROWS * row_chunks] = pack<F16>(v);
+    }
+  }
+}
+
+// The largest magnitudes of each warp's rows, column by column; a barrier follows.
+template <int D>
+TW_DEVICE void find_maxima(const uint4 (&chunks)[HeadRows<D>::PASSES], Shared<float> maxima) {
+  using Rows = HeadRows<D>;
+  float most[CHUNK] = {0, 0, 0, 0, 0, 0, 0, 0};
+#pragma unroll
+  for (int pass = 0; pass < Rows::PASSES; pass++) {
+    float v[CHUNK];
+    unpack<Bf16>(chunks[pass], v);
+#pragma unroll
+    for (int j = 0; j < CHUNK; j++) most[j] = fmaxf(most[j], fabsf(v[j]));
+  }
+#pragma unroll
+  for (int mask = Rows::LANES; mask < WARP; mask *= 2) {
+#pragma unroll
+    for (int j = 0; j < CHUNK; j++) most[j] = fmaxf(most[j], shuffle_xor(most[j], mask));
+  }
+  if (lane_index() < Rows::LANES) {
+    const Shared<float> to = maxima + (static_cast<int>(threadIdx.x) / WARP * D + Rows::column());
+    store_vector(to, make_float4(most[0], most[1], most[2], most[3]));
+    store_vector(to + 4, make_float4(most[4], most[5], most[6], most[7]));
+  }
+}
+
+// Those of the tile, from its warps'.
+template <int D>
+TW_DEVICE void store_maxima(Shared<float> maxima, Global<float> out) {
+  const int at = static_cast<int>(threadIdx.x);
+  if (at < D) {
+    float most = 0;
+#pragma unroll 4
+    for (int warp = 0; warp < WARPS; warp++) {
+      const float other = maxima[warp * D + at];
+      most = fmaxf(most, other);
+    }
+    out[at] = most;
+  }
+}
+
 template <int D>
 TW_DEVICE void prepare(const QkPrepParams& p) {
   using Rows = HeadRows<D>;
@@ -136,7 +193,8 @@ TW_DEVICE void prepare(const QkPrepParams& p) {
   const uint32_t heads = static_cast<uint32_t>(p.heads), head_blocks = (heads + p.block_heads - 1) / p.block_heads;
   const uint32_t tiles = static_cast<uint32_t>((p.tokens + TILE_ROWS - 1) / TILE_ROWS);
   const uint32_t first_head = blockIdx.x % head_blocks * p.block_heads;
-  const int slabs = static_cast<int>(min(p.block_heads, heads - first_head)) * 2;
+  const int parts = p.v == nullptr ? 2 : 3;  // of a head: queries, keys, values
+  const int slabs = static_cast<int>(min(p.block_heads, heads - first_head)) * parts;
   const int64_t sample = blockIdx.x / head_blocks / tiles;
   TilePlace place;
   place.problem = sample * p.heads + first_head;
@@ -145,6 +203,7 @@ TW_DEVICE void prepare(const QkPrepParams& p) {
   const int64_t row = sample * p.tokens + place.first_row;
   const int64_t channel = static_cast<int64_t>(first_head) * D;
   const Global<const tw_bf16> q = global(p.q) + (row * p.q_stride + channel), k = global(p.k) + (row * p.k_stride + channel);
+  const Global<const tw_bf16> v = p.v == nullptr ? k : global(p.v) + (row * p.v_stride + channel);
   const Global<const float> q_weight = global(p.q_weight) + channel, k_weight = global(p.k_weight) + channel;
 
   uint4 next[Rows::PASSES];
@@ -156,19 +215,37 @@ TW_DEVICE void prepare(const QkPrepParams& p) {
   if (threadIdx.x < GROUP_LIMIT) amax[threadIdx.x] = 0;
   block_sync();
 
-  // a head's queries, then its keys; each slab leaves what it shared free behind its last barrier
+  // a head's queries, its keys, its values; each slab leaves what it shared free behind its last barrier
+  int part = 0, head = 0;
 #pragma unroll 1
   for (int slab = 0; slab < slabs; slab++) {
-    const bool is_key = slab % 2 != 0;
+    const bool is_key = part == 1, is_value = part == 2;
     uint4 chunks[Rows::PASSES];
 #pragma unroll
     for (int pass = 0; pass < Rows::PASSES; pass++) chunks[pass] = next[pass];
-    if (slab + 1 < slabs) Rows::load(next, (is_key ? q : k) + (slab + 1) / 2 * D, is_key ? p.q_stride : p.k_stride, place.rows);
+    const int this_head = head;
+    part = part + 1 == parts ? 0 : part + 1;
+    head += part == 0;
+    if (slab + 1 < slabs) {
+      Rows::load(next, (part == 0 ? q : part == 1 ? k : v) + head * D, part == 0 ? p.q_stride : part == 1 ? p.k_stride : p.v_stride, place.rows);
+    }
 
-    place.problem = sample * p.heads + first_head + slab / 2;
+    place.problem = sample * p.heads + first_head + this_head;
+    if (is_value) {
+      if (p.v_out != nullptr) {
+        const int64_t to = ((row + Rows::row(0)) * p.heads + first_head + this_head) * D + Rows::column();
+        store_f16<D>(chunks, place.rows, pointer_cast<uint4>(global(p.v_out)) + to / CHUNK, p.heads * (D / CHUNK));
+      } else {
+        find_maxima<D>(chunks, sums);
+        block_sync();
+        store_maxima<D>(sums, global(p.v_maxima) + (place.problem * tiles + place.tile()) * D);
+        block_sync();
+      }
+      continue;
+    }
     const int64_t out = (place.problem * p.tokens + place.first_row + Rows::row(0)) * D + Rows::column();
     tw_bf16* const rows_out = is_key ? p.k_out : p.q_out;
-    norm_and_turn<D>(p, chunks, (is_key ? k_weight : q_weight) + slab / 2 * D, inverses + (is_key ? TILE_ROWS : 0), turns, place.rows,
+    norm_and_turn<D>(p, chunks, (is_key ? k_weight : q_weight) + this_head * D, inverses + (is_key ? TILE_ROWS : 0), turns, place.rows,
                      pointer_cast<uint4>(global(rows_out)) + out / CHUNK, rows_out != nullptr);
     if (is_key || p.q_pooled != nullptr) Rows::template add_rows<Bf16>(chunks, sums);
     if (!is_key) Rows::raise_amax(amax, grouping, p.factor, [&](int pass) { return largest_of<Bf16>(chunks[pass]); });

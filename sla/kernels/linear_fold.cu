@@ -4,7 +4,7 @@
 //   folded[o, d] = bf16(sum_e state[d, e] W[e, o])        dH = M W, on the way back
 //   folded[D, d] = bf16(state[D, d])
 //
-//   state    [problems, state_rows, D]   f32, 16-byte aligned
+//   state    [problems, chunks, state_rows, D]   f32, 16-byte aligned; the chunks are added in order, as linear_reduce does
 //   W        [D, D]                      f32, or null: the identity
 //   folded   [problems, D + 1, D]        bf16, 16-byte aligned: column by column, so that what a product with rows of
 //            features sums over is contiguous
@@ -34,13 +34,20 @@ TW_DEVICE void fold(const LinearFoldParams& p) {
   const int thread = static_cast<int>(threadIdx.x);
   const int64_t problem = blockIdx.x / (D / ROWS);
   const int first = static_cast<int>(blockIdx.x % (D / ROWS)) * ROWS;
-  const Global<const float> state = global(p.state) + problem * p.state_rows * D;
+  const int64_t chunk_values = p.state_rows * D;
+  const Global<const float> state = global(p.state) + problem * p.chunks * chunk_values;
   const Global<const float> w = global(p.weight);
   const Global<tw_bf16> folded = global(p.folded) + (problem * ((D + 1) * D) + first);
 
   for (int i = thread * 4; i < ROWS * D; i += THREADS * 4) {
-    const float4 four = load_vector_readonly<float4>(state + (first * D + i));
-    store_vector(rows + i, four);
+    const Global<const float> from = state + (first * D + i);
+    float4 sum = load_vector_readonly<float4>(from);
+#pragma unroll 4
+    for (int64_t chunk = 1; chunk < p.chunks; ++chunk) {
+      const float4 next = load_vector_readonly<float4>(from + chunk * chunk_values);
+      sum = make_float4(sum.x + next.x, sum.y + next.y, sum.z + next.z, sum.w + next.w);
+    }
+    store_vector(rows + i, sum);
   }
   const int column = thread % D, own = thread / D * OWN_ROWS;
   float sums[OWN_ROWS] = {};
@@ -83,7 +90,11 @@ TW_DEVICE void fold(const LinearFoldParams& p) {
   for (int r = 0; r < OWN_ROWS; r += 2) words[r / 2] = pack_bf16(sums[r], sums[r + 1]);
   store_vector(folded + (column * D + own), make_uint4(words[0], words[1], words[2], words[3]));
   if (thread < ROWS) {
-    const float last = state[D * D + first + thread];
+    float last = state[D * D + first + thread];
+    for (int64_t chunk = 1; chunk < p.chunks; ++chunk) {
+      const float next = state[chunk * chunk_values + D * D + first + thread];
+      last += next;
+    }
     folded[D * D + thread] = to_bf16(last).bits;
   }
 }

@@ -9,7 +9,7 @@
 /** `linear_state.cu`: sums over chunks of rows of a head. */
 typedef struct LinearStateParams {
   const tw_bf16* x;      /**< Rows of D that become features, on 16 bytes. */
-  const tw_bf16* y;      /**< Rows of D, the same strides, on 16 bytes. */
+  const tw_bf16* y;      /**< Rows of D at the y strides, on 16 bytes. */
   const float* scales;   /**< `[problems, len]`: a factor of each row of `y`; null in the plain form. */
   const float* weights;  /**< `[problems, len]`: a factor of each row's features in their sum; null in the plain form. */
   float* partial;        /**< `[problems, chunks, D + 1, D]`, with scales `D + 2`; on 8 bytes. */
@@ -18,12 +18,15 @@ typedef struct LinearStateParams {
   int64_t sample_stride; /**< A multiple of 8, as the next two. */
   int64_t head_stride;   /**< Values from a head to the next. */
   int64_t row_stride;    /**< Values from a row to the next. */
+  int64_t y_sample_stride; /**< A multiple of 8, as the next two. */
+  int64_t y_head_stride; /**< Values from a head to the next. */
+  int64_t y_row_stride;  /**< Values from a row to the next. */
   int64_t chunk_rows;    /**< Rows of a chunk, a multiple of 32. */
   int64_t chunks;        /**< `ceil(len / chunk_rows)`. */
   int32_t features;      /**< 0 softmax, 1 elu + 1, 2 relu. */
   int32_t unused;        /**< 0. */
 } LinearStateParams;
-TW_LAYOUT(LinearStateParams, 104, unused, 100);
+TW_LAYOUT(LinearStateParams, 128, unused, 124);
 
 /** `linear_state.cu`: the chunks of each head added in order. */
 typedef struct LinearReduceParams {
@@ -37,15 +40,16 @@ TW_LAYOUT(LinearReduceParams, 40, values, 32);
 
 /** `linear_fold.cu`: a projection folded into the sums of each head. */
 typedef struct LinearFoldParams {
-  const float* state;   /**< `[problems, state_rows, D]`: rows 0 to D - 1 are folded, row D is kept; on 16 bytes. */
+  const float* state;   /**< `[problems, chunks, state_rows, D]`: of the chunks' sum, rows before D are folded; on 16 bytes. */
   const float* weight;  /**< `[D, D]`, on 16 bytes; null: the state as it is. */
   tw_bf16* folded;      /**< `[problems, D + 1, D]`, on 16 bytes. */
   int64_t problems;     /**< At least 1. */
+  int64_t chunks;       /**< At least 1. */
   int64_t state_rows;   /**< At least D + 1. */
   int32_t is_transposed; /**< 1: the state times the transpose of `weight`. */
   int32_t unused;       /**< 0. */
 } LinearFoldParams;
-TW_LAYOUT(LinearFoldParams, 48, unused, 44);
+TW_LAYOUT(LinearFoldParams, 56, unused, 52);
 
 /** `linear_apply.cu`: the branch's rows, alone or added to others. */
 typedef struct LinearApplyParams {

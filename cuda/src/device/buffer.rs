@@ -186,11 +186,13 @@ impl<'a, T: Plain> View<'a, T> {
 
     /// What a launch must know of it when its kernel reads it.
     pub fn reads(&self, name: &'static str) -> Operand<'a> {
+        let bytes = self.len * size_of::<T>();
         Operand {
             name,
             memory: self.memory,
             address: self.start(),
-            bytes: self.len * size_of::<T>(),
+            bytes,
+            touched: bytes,
             is_read: true,
             is_written: false,
             alignment: 1,
@@ -347,6 +349,7 @@ pub struct Operand<'a> {
     pub(super) memory: &'a Arc<Memory>,
     pub(super) address: u64,
     pub(super) bytes: usize,
+    pub(super) touched: usize,
     pub(super) is_read: bool,
     pub(super) is_written: bool,
     alignment: u64,
@@ -357,6 +360,12 @@ impl Operand<'_> {
     #[must_use]
     pub fn aligned(self, bytes: u64) -> Self {
         Self { alignment: bytes, ..self }
+    }
+
+    /// The kernel touches `bytes` of it alone: its rows, between which others lie.
+    #[must_use]
+    pub fn of_which(self, bytes: usize) -> Self {
+        Self { touched: bytes.min(self.bytes), ..self }
     }
 
     /// Whether a launch on `stream` may have it.

@@ -198,8 +198,8 @@ impl<P: Params> Kernel<P> {
             _ => return Err(Error::OtherStream { what: self.name }),
         }
         let touched = |operand: &Operand<'_>| {
-            let Operand { name, bytes, is_read, is_written, .. } = *operand;
-            Touched { name, bytes, is_read, is_written }
+            let Operand { name, touched, is_read, is_written, .. } = *operand;
+            Touched { name, bytes: touched, is_read, is_written }
         };
         let work = || Work::Launch { kernel: self.name, launch, operands: operands.iter().map(touched).collect() };
         stream.note(work, &mut operands.iter().map(|operand| operand.memory));

@@ -59,7 +59,7 @@ pub enum Work {
 pub struct Touched {
     /// Its name at the launcher.
     pub name: &'static str,
-    /// Its length.
+    /// How much of it the kernel touches: its length unless the launcher knows better.
     pub bytes: usize,
     /// Whether the kernel reads what was there.
     pub is_read: bool,

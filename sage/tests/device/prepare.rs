@@ -441,7 +441,7 @@ fn what_does_not_fit_is_refused() {
         mean.run(&stream, k.view(), &shape(64), sums.view_mut(), means.view_mut()).unwrap();
         let long = AttnShape::new(1, 1, 140, 64).unwrap();
         assert!(matches!(mean.run(&stream, k.view(), &long, sums.view_mut(), means.view_mut()), Err(Error::Operand(_))));
-        assert!(matches!(mean.finish::<bf16>(&stream, sums.view(), &long, means.view_mut()), Err(Error::Operand(_))));
+        assert!(matches!(mean.finish::<bf16>(&stream, sums.view(), &long, means.view_mut(), None), Err(Error::Operand(_))));
         let mut odd = stream.allocate::<f16>(12).unwrap();
         let cast = QuantValues::load(&device).unwrap();
         assert!(matches!(cast.f16(&stream, k.view().slice(0..12).unwrap(), odd.view_mut()), Err(Error::Setting { .. })));

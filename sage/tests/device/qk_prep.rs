@@ -1,15 +1,18 @@
 //! Queries and keys from the projections in one pass: the norm and the rotary embedding of the kernel that does only those,
 //! and from the turned rows on the bits of the kernels that do one step each.
 
-use half::bf16;
+use half::{bf16, f16};
 use turbowan_cuda::device::{Buffer, Stream};
 use turbowan_cuda::ops::norm::RmsRule;
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope, RopeTurns};
 use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
 use turbowan_reference::inputs::{Kind, normal, rows as input};
 use turbowan_reference::{norm as norm_truth, rope as rope_truth};
-use turbowan_sage::device::prepare::{Layout, MeanKeys, PooledRows, Prepared, Projected, QkPrep, sums_len};
-use turbowan_sage::{Error, Granularity, Rule, Sage, Smoothing, Tile};
+use turbowan_sage::device::prepare::{
+    Beside, BesideTo, E4m3Codes, E4m3Values, Layout, MeanKeys, PooledRows, Prepared, Projected, QkPrep, QuantValues, ValueLayout,
+    maxima_len, sums_len,
+};
+use turbowan_sage::{Error, Granularity, Rule, Sage, Smoothing, Tile, tiled_len};
 
 use crate::prepare::{Operand, narrowed, quantise};
 use crate::{devices, devices_in_all_ways};
@@ -28,6 +31,7 @@ struct Case {
     sage: Sage,
     pool_rows: usize,
     stores_q: bool,
+    values: Beyond,
     kind: Kind,
 }
 
@@ -41,6 +45,16 @@ struct Outcome {
     pooled: Vec<bf16>,
     sums: Vec<f32>,
     means: Vec<f32>,
+    f16s: Vec<f16>,
+    amax: Vec<u32>,
+}
+
+/// What is asked of the values.
+#[derive(Clone, Copy, PartialEq)]
+enum Beyond {
+    Nothing,
+    F16,
+    Maxima,
 }
 
 /// One side's operands on a device.
@@ -109,7 +123,10 @@ impl Case {
 
     fn run(&self, stream: &Stream) -> Result<Outcome, Error> {
         let shape = self.shape();
-        let (q, k) = (self.upload(stream, 1), self.upload(stream, 2));
+        let (q, k, v) = (self.upload(stream, 1), self.upload(stream, 2), self.upload(stream, 3));
+        let mut f16s = stream.allocate::<f16>(shape.key_values())?;
+        let (mut maxima, mut amax) =
+            (stream.allocate::<f32>(maxima_len(&shape))?, stream.allocate::<u32>(shape.problems() * self.head_dim)?);
         let turns = RopeTurns::upload(stream, self.grid, self.head_dim)?;
         let count = shape.query_values();
         let (mut q_out, mut k_out) = (stream.allocate::<bf16>(if self.stores_q { count } else { 0 })?, stream.allocate::<bf16>(count)?);
@@ -127,9 +144,15 @@ impl Case {
                 q_scales: scales.view_mut(),
                 q_pooled: (self.pool_rows != 0).then(|| PooledRows { means: pooled.view_mut(), rows: self.pool_rows }),
                 k_sums: sums.view_mut(),
+                v: (self.values != Beyond::Nothing).then(|| Beside {
+                    values: v.values.view(),
+                    stride: self.width() + self.gap,
+                    to: if self.values == Beyond::F16 { BesideTo::F16(f16s.view_mut()) } else { BesideTo::Maxima(maxima.view_mut()) },
+                }),
             };
             prepare.run(stream, (self.rule, EPS), self.projected(&q), self.projected(&k), &shape, &turns, &self.sage, out)?;
-            mean.finish::<bf16>(stream, sums.view(), &shape, means.view_mut())
+            let maxima = (self.values == Beyond::Maxima).then(|| (maxima.view(), amax.view_mut()));
+            mean.finish::<bf16>(stream, sums.view(), &shape, means.view_mut(), maxima)
         };
         queue(stream)?;
         let mut graph = stream.capture(&mut queue)?;
@@ -142,6 +165,8 @@ impl Case {
                 pooled: pooled.to_vec()?,
                 sums: sums.to_vec()?,
                 means: means.to_vec()?,
+                f16s: if self.values == Beyond::F16 { f16s.to_vec()? } else { Vec::new() },
+                amax: if self.values == Beyond::Maxima { amax.to_vec()? } else { Vec::new() },
             })
         };
         let eager = read()?;
@@ -208,6 +233,14 @@ impl Case {
         MeanKeys::load(stream.device()).unwrap().run(stream, k.view(), &shape, sums.view_mut(), means.view_mut()).unwrap();
         assert_eq!(got.sums, sums.to_vec().unwrap(), "{what}");
         assert_eq!(got.means, means.to_vec().unwrap(), "{what}");
+        let (v, dim) = (self.x(3), self.head_dim);
+        assert!(got.f16s.iter().zip(&v).all(|(got, v)| *got == f16::from_f32(*v)), "{what}: f16 values");
+        for (at, got) in got.amax.iter().enumerate() {
+            let (problem, channel) = (at / dim, at % dim);
+            let column = problem % self.heads * dim + channel;
+            let rows = v.chunks(self.width()).skip(problem / self.heads * shape.key_len).take(shape.key_len);
+            assert_eq!(f32::from_bits(*got), rows.fold(0.0, |most: f32, row| most.max(row[column].abs())), "{what}: largest of {at}");
+        }
     }
 }
 
@@ -222,6 +255,7 @@ fn plain(grid: [usize; 3], heads: usize, head_dim: usize) -> Case {
         sage: Sage::sagesla(128, 64),
         pool_rows: 128,
         stores_q: true,
+        values: Beyond::Nothing,
         kind: Kind::Plain,
     }
 }
@@ -232,10 +266,10 @@ fn cases() -> Vec<Case> {
     vec![
         plain([1, 1, 1], 1, 128),
         // two tiles with a ragged end, heads that fill no last block of four
-        Case { kind: Kind::OutlierChannel, ..plain([3, 5, 9], 5, 64) },
-        Case { batch: 2, gap: 8, rule: RmsRule::Fast, sage: thread, pool_rows: 64, ..plain([2, 5, 7], 3, 64) },
-        Case { gap: 256, sage: folded, pool_rows: 0, ..plain([1, 11, 12], 2, 128) },
-        Case { kind: Kind::Zero, sage: Sage::sagesla(64, 128), pool_rows: 64, ..plain([1, 5, 13], 1, 64) },
+        Case { kind: Kind::OutlierChannel, values: Beyond::Maxima, ..plain([3, 5, 9], 5, 64) },
+        Case { batch: 2, gap: 8, rule: RmsRule::Fast, sage: thread, pool_rows: 64, values: Beyond::F16, ..plain([2, 5, 7], 3, 64) },
+        Case { gap: 256, sage: folded, pool_rows: 0, values: Beyond::Maxima, ..plain([1, 11, 12], 2, 128) },
+        Case { kind: Kind::Zero, sage: Sage::sagesla(64, 128), pool_rows: 64, values: Beyond::F16, ..plain([1, 5, 13], 1, 64) },
     ]
 }
 
@@ -301,6 +335,7 @@ fn rows_of_1e4_stay_finite_and_a_row_that_is_no_number_spoils_its_group_alone() 
                 q_scales: scales.view_mut(),
                 q_pooled: None,
                 k_sums: sums.view_mut(),
+                v: None,
             };
             QkPrep::load(&device).unwrap().run(&stream, (case.rule, EPS), rows, rows, &shape, &turns, &case.sage, out).unwrap();
             (k.to_vec().unwrap(), values.to_vec().unwrap(), scales.to_vec().unwrap())
@@ -335,6 +370,7 @@ fn what_does_not_fit_is_refused() {
                 q_scales: scales.view_mut(),
                 q_pooled: None,
                 k_sums: sums.view_mut(),
+                v: None,
             };
             kernel.run(&stream, (case.rule, EPS), rows, case.projected(&q), shape, &turns, sage, out).err()
         };
@@ -354,5 +390,36 @@ fn what_does_not_fit_is_refused() {
         operand(run(good, &AttnShape::new(1, 1, 6, 128).unwrap(), &case.sage));
         setting(run(good, &shape, &Sage::sagesla(96, 64)));
         operand(run(good, &shape, &Sage::cuda_per_warp(Tile::SM80)));
+    }
+}
+
+#[test]
+fn values_between_others_become_the_codes_that_they_become_alone() {
+    for device in devices().into_iter().filter(|device| device.chip().capability >= (8, 9)) {
+        let stream = device.stream().unwrap();
+        let case = Case { batch: 2, gap: 24, values: Beyond::Maxima, ..plain([1, 10, 14], 3, 64) };
+        let (shape, kernel) = (case.shape().with_layout(HeadLayout::Blhd), QuantValues::load(&device).unwrap());
+        let amax = stream.upload(&case.run(&stream).unwrap().amax).unwrap();
+        for (layout, count) in [
+            (ValueLayout::Channels { padded_len: 192 }, shape.problems() * 64 * 192),
+            (ValueLayout::Tiles, tiled_len(shape.problems(), shape.key_len, 64)),
+        ] {
+            let v = stream.upload(&narrowed::<bf16>(&case.x(3))).unwrap();
+            let (mut values, mut scales) = (stream.allocate::<u8>(count).unwrap(), stream.allocate::<f32>(amax.len()).unwrap());
+            let mut room = stream.allocate::<u32>(amax.len()).unwrap();
+            let out = E4m3Values { values: values.view_mut(), layout, scales: scales.view_mut(), amax: room.view_mut() };
+            kernel.e4m3(&stream, v.view(), &shape, 448.0, out).unwrap();
+            let want = (values.to_vec().unwrap(), scales.to_vec().unwrap());
+            values.view_mut().fill_bytes(0xff).unwrap();
+            let v = case.upload(&stream, 3);
+            let mut run = |stride: usize| {
+                let out = E4m3Codes { values: values.view_mut(), layout, scales: scales.view_mut() };
+                kernel.e4m3_below(&stream, v.values.view(), stride, &shape, 448.0, amax.view(), out)
+            };
+            assert!(matches!(run(case.width() - 8), Err(Error::Setting { .. })));
+            assert!(matches!(run(case.width()), Err(Error::Operand(_))));
+            run(case.width() + case.gap).unwrap();
+            assert!((values.to_vec().unwrap(), scales.to_vec().unwrap()) == want, "{device:?} {layout:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! state  = H, z              of all keys and values                      LinearState
-//! folded = bf16(H Wᵀ), z     the projection folded in                    LinearFold
+//! folded = bf16(H Wᵀ), z     the projection folded in                    LinearFold, of the state or of its chunks
 //! out   += bf16(φ(q) H' / (1e-5 + φ(q) · z) + b)                         LinearApply, or the end of INT8 attention
 //! ```
 //!
@@ -72,6 +72,44 @@ impl<P: turbowan_cuda::device::Params> ByHeadDim<P> {
     }
 }
 
+/// Values of the linear branch, and how they lie.
+#[derive(Debug, Clone, Copy)]
+pub struct ValueRows<'a> {
+    values: View<'a, bf16>,
+    stride: Option<usize>,
+}
+
+impl<'a> ValueRows<'a> {
+    /// Rows `[batch * key_len, heads * head_dim]` that are `stride` values apart: from the first of the first to the last of
+    /// the last.
+    pub fn apart(values: View<'a, bf16>, stride: usize) -> Self {
+        Self { values, stride: Some(stride) }
+    }
+
+    /// Where they lie, once it is seen that they fit.
+    fn places(&self, shape: &AttnShape) -> Result<Rows, Error> {
+        let rows = Rows::of(shape, shape.key_len);
+        let Some(stride) = self.stride else {
+            expect("values", self.values.len(), shape.key_values())?;
+            return Ok(rows);
+        };
+        let width = shape.heads * shape.head_dim;
+        if stride < width || !stride.is_multiple_of(8) {
+            return Err(Error::Size { what: "stride of rows", must: "a multiple of 8, at least a row", found: stride });
+        }
+        expect("values", self.values.len(), (shape.batch * shape.key_len - 1).saturating_mul(stride) + width)?;
+        let (sample_stride, head_stride) = (shape.key_len.saturating_mul(stride) as i64, shape.head_dim as i64);
+        Ok(Rows { sample_stride, head_stride, row_stride: stride as i64, ..rows })
+    }
+}
+
+/// In the layout of the shape.
+impl<'a> From<View<'a, bf16>> for ValueRows<'a> {
+    fn from(values: View<'a, bf16>) -> Self {
+        Self { values, stride: None }
+    }
+}
+
 /// Sums over keys and values.
 #[derive(Debug)]
 pub struct LinearState {
@@ -107,23 +145,47 @@ impl LinearState {
         mut partial: ViewMut<'_, f32>,
         mut state: ViewMut<'_, f32>,
     ) -> Result<(), Error> {
+        self.kernels.of(shape.head_dim)?;
+        expect("state of the linear branch", state.len(), state_values(shape))?;
+        self.chunks(stream, shape, features, k, v.into(), partial.reborrow())?;
+        reduce(&self.reduce, stream, partial.as_view(), shape.problems(), Rows::of(shape, shape.key_len).chunks, &mut state)
+    }
+
+    /// Queues the sums of each chunk alone, `[problems, chunks, D + 1, D]`, for [`LinearFold::run_chunks`] to add.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`Error::Size`] for a stride below a row.
+    pub fn chunks(
+        &self,
+        stream: &Stream,
+        shape: &AttnShape,
+        features: FeatureMap,
+        k: View<'_, bf16>,
+        v: ValueRows<'_>,
+        mut partial: ViewMut<'_, f32>,
+    ) -> Result<(), Error> {
         let kernel = self.kernels.of(shape.head_dim)?;
         expect("keys", k.len(), shape.key_values())?;
-        expect("values", v.len(), shape.key_values())?;
         expect("room for the sums of the chunks", partial.len(), partial_values(shape))?;
-        expect("state of the linear branch", state.len(), state_values(shape))?;
-        let rows = Rows::of(shape, shape.key_len);
+        let (rows, places) = (Rows::of(shape, shape.key_len), v.places(shape)?);
+        let v = v.values;
         let params = LinearStateParams {
             x: k.address(),
             y: v.address(),
+            y_sample_stride: places.sample_stride,
+            y_head_stride: places.head_stride,
+            y_row_stride: places.row_stride,
             scales: std::ptr::null(),
             weights: std::ptr::null(),
             partial: partial.address(),
             ..rows.state_params(features)
         };
-        let operands = [k.reads("k").aligned(16), v.reads("v").aligned(16), partial.writes("partial").aligned(16)];
-        kernel.launch(stream, rows.state_launch(shape.head_dim)?, &params, &operands)?;
-        reduce(&self.reduce, stream, partial.as_view(), shape.problems(), rows.chunks, &mut state)
+        let operands = [
+            k.reads("k").aligned(16),
+            v.reads("v").aligned(16).of_which(shape.key_values() * size_of::<bf16>()),
+            partial.writes("partial").aligned(16),
+        ];
+        kernel.launch(stream, rows.state_launch(shape.head_dim)?, &params, &operands)
     }
 }
 
@@ -186,9 +248,9 @@ impl LinearFold {
         head_dim: usize,
         state: View<'_, f32>,
         fold: Fold<'_>,
-        mut folded: ViewMut<'_, bf16>,
+        folded: ViewMut<'_, bf16>,
     ) -> Result<(), Error> {
-        let kernel = self.kernels.of(head_dim)?;
+        self.kernels.of(head_dim)?;
         let values = (head_dim + 1) * head_dim;
         let problems = folded.len() / values;
         expect("folded state", folded.len(), problems * values)?;
@@ -196,7 +258,38 @@ impl LinearFold {
             return expect("state of the linear branch", state.len(), 0);
         }
         let state_rows = (state.len() / (problems * head_dim)).max(head_dim + 1);
-        expect("state of the linear branch", state.len(), problems.saturating_mul(state_rows).saturating_mul(head_dim))?;
+        self.launch(stream, head_dim, state, [problems, 1, state_rows], fold, folded)
+    }
+
+    /// Queues the same of the sum of all chunks of [`LinearState::chunks`], added in order as [`LinearState::run`] does.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_chunks(
+        &self,
+        stream: &Stream,
+        shape: &AttnShape,
+        partial: View<'_, f32>,
+        fold: Fold<'_>,
+        folded: ViewMut<'_, bf16>,
+    ) -> Result<(), Error> {
+        expect("folded state", folded.len(), folded_values(shape))?;
+        let chunks = shape.key_len.div_ceil(chunk_rows(shape.key_len));
+        self.launch(stream, shape.head_dim, partial, [shape.problems(), chunks, shape.head_dim + 1], fold, folded)
+    }
+
+    fn launch(
+        &self,
+        stream: &Stream,
+        head_dim: usize,
+        state: View<'_, f32>,
+        [problems, chunks, state_rows]: [usize; 3],
+        fold: Fold<'_>,
+        mut folded: ViewMut<'_, bf16>,
+    ) -> Result<(), Error> {
+        let kernel = self.kernels.of(head_dim)?;
+        let values = [problems, chunks, state_rows].into_iter().fold(head_dim, usize::saturating_mul);
+        expect("state of the linear branch", state.len(), values)?;
         let (weight, is_transposed) = match fold {
             Fold::Plain => (None, false),
             Fold::Transposed(weight) => (Some(weight), true),
@@ -212,6 +305,7 @@ impl LinearFold {
             weight: weight.map_or(std::ptr::null(), |weight| weight.address()),
             folded: folded.address(),
             problems: problems as i64,
+            chunks: chunks as i64,
             state_rows: state_rows as i64,
             is_transposed: is_transposed.into(),
             unused: 0,
@@ -357,6 +451,9 @@ impl Rows {
             sample_stride: self.sample_stride,
             head_stride: self.head_stride,
             row_stride: self.row_stride,
+            y_sample_stride: self.sample_stride,
+            y_head_stride: self.head_stride,
+            y_row_stride: self.row_stride,
             chunk_rows: self.chunk_rows as i64,
             chunks: self.chunks as i64,
             features: code(features),

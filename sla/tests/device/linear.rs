@@ -11,7 +11,9 @@ use turbowan_cuda::{AttnShape, Error, HeadLayout, Rounding};
 use turbowan_reference::inputs::{Kind, normal, rows as input};
 use turbowan_reference::metrics::{Bound, Verdict};
 use turbowan_reference::sla as oracle;
-use turbowan_sla::device::linear::{Fold, LinearApply, LinearFold, LinearState, folded, folded_values, partial_values, state_values};
+use turbowan_sla::device::linear::{
+    Fold, LinearApply, LinearFold, LinearState, ValueRows, folded, folded_values, partial_values, state_values,
+};
 use turbowan_sla::device::linear_backward::{LinearBackward, LinearGradients, LinearOperands, LinearRoom};
 use turbowan_sla::{FeatureMap, LinearBranch, Projection, linear_branch};
 
@@ -529,5 +531,41 @@ fn what_does_not_fit_is_refused() {
         let short = LinearGradients { q: dq, k: dk, v: dv, projection: None, adds: false };
         let refused = backward.run(&stream, &good, FeatureMap::Softmax, &operands, &mut room, short);
         assert!(matches!(refused, Err(Error::Length { what: "gradient of the values", .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn chunks_fold_to_the_bits_of_their_sum_and_values_may_lie_between_others() {
+    for device in devices_in_all_ways() {
+        let stream = device.stream().unwrap();
+        for (shape, gap) in [(shape(2, 3, 70, 1300, 64, HeadLayout::Blhd), 40), (shape(1, 2, 70, 600, 128, HeadLayout::Blhd), 0)] {
+            let case = Case::new(Kind::Plain, shape);
+            let want = case.forward(&device, FeatureMap::Softmax, true, None);
+            let chunks = partial_values(&shape) / state_values(&shape);
+            assert!(chunks > 1, "one chunk is no sum");
+            // keys head by head, values with what is not theirs between the rows
+            let (dim, width, stride) = (shape.head_dim, shape.heads * shape.head_dim, shape.heads * shape.head_dim + gap);
+            let by_head = (0..shape.batch * shape.heads).flat_map(|problem| {
+                let row = move |key| (problem / shape.heads * shape.key_len + key) * width + problem % shape.heads * dim;
+                (0..shape.key_len).flat_map(move |key| row(key)..row(key) + dim)
+            });
+            let k = stream.upload(&by_head.map(|at| bf16::from_f32(case.k[at])).collect::<Vec<_>>()).unwrap();
+            let mut apart: Vec<_> = bf16s(&case.v).chunks(width).flat_map(|row| [row, &vec![bf16::NAN; gap]].concat()).collect();
+            apart.truncate(apart.len() - gap);
+            let (v, weight) = (stream.upload(&apart).unwrap(), stream.upload(&case.weight).unwrap());
+            let mut partial = stream.allocate(partial_values(&shape)).unwrap();
+            let mut folded = stream.allocate(folded_values(&shape)).unwrap();
+            let kernel = LinearState::load(&device).unwrap();
+            let mut run = |stride| {
+                let rows = ValueRows::apart(v.view(), stride);
+                kernel.chunks(&stream, &shape.with_layout(HeadLayout::Bhld), FeatureMap::Softmax, k.view(), rows, partial.view_mut())
+            };
+            assert!(matches!(run(width - 8), Err(Error::Size { .. })));
+            assert!(matches!(run(stride + 8), Err(Error::Length { .. })));
+            run(stride).unwrap();
+            let fold = LinearFold::load(&device).unwrap();
+            fold.run_chunks(&stream, &shape, partial.view(), Fold::Transposed(weight.view()), folded.view_mut()).unwrap();
+            assert!(folded.to_vec().unwrap() == want.folded, "{device:?} {shape:?}");
+        }
     }
 }

@@ -220,6 +220,7 @@ impl Work for Qk {
             q_scales: self.q_scales[slot].view_mut(),
             q_pooled: Some(PooledRows { means: self.pooled.view_mut(), rows: BLOCKS.0 }),
             k_sums: self.sums.view_mut(),
+            v: None,
         };
         let (q, k) = (self.q.projected(slot, width), self.k.projected(slot, width));
         self.kernel.run(&self.stream, (RmsRule::Fast, EPS), q, k, &self.layout, &self.turns, &self.rules, out)?;

@@ -10,8 +10,8 @@ use turbowan_reference::sla as truth;
 use turbowan_sage::{Sage, ValuePrecision, forward};
 use turbowan_sla::{Attend, FeatureMap, Keys, Projection, Saved, SparseLinear, attend, block_map};
 use turbowan_wan_model::attention::{Attention as Kind, SlaProjection, Sparsity};
+use turbowan_wan_model::backend::Heads;
 use turbowan_wan_model::backend::host::{Host, HostTensor};
-use turbowan_wan_model::backend::{Backend, Heads};
 
 use crate::bench::case::{Attention, BLOCKS, Op};
 use crate::bench::error::Error;

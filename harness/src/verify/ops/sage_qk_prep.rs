@@ -216,10 +216,11 @@ impl Prepared for Pass {
                 q_scales: scales.view_mut(),
                 q_pooled: (blocks != 0).then(|| PooledRows { means: pooled.view_mut(), rows: self.pool_rows }),
                 k_sums: sums.view_mut(),
+                v: None,
             };
             pass.run(stream, (self.rule, EPS), from_q, from_k, &after.shape, &turns, sage, out)?;
             if gives_means {
-                mean.finish::<bf16>(stream, sums.view(), &after.shape, means.view_mut())?;
+                mean.finish::<bf16>(stream, sums.view(), &after.shape, means.view_mut(), None)?;
             }
             Ok(())
         })?;

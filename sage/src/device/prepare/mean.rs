@@ -4,6 +4,7 @@ use turbowan_cuda::AttnShape;
 use turbowan_cuda::device::{Device, Kernel, Launch, Stream, View, ViewMut};
 
 use super::params::{MeanRowsParams, SumRowsParams};
+use super::qk::maxima_len;
 use super::{Family, Half, HeadPlaces, THREADS, TILE_ROWS, expect, launch_over_rows};
 use crate::{Error, kernels};
 
@@ -66,10 +67,11 @@ impl MeanKeys {
         let launch = launch_over_rows(shape.problems(), places.len, TILE_ROWS, THREADS)?;
         let operands = [k.reads("k").aligned(16), sums.writes("sums").aligned(4)];
         self.sum.of::<T>(shape.head_dim).launch(stream, launch, &params, &operands)?;
-        self.finish::<T>(stream, sums.as_view(), shape, means)
+        self.finish::<T>(stream, sums.as_view(), shape, means, None)
     }
 
-    /// Queues the second half alone: the mean key of sums that [`super::QkPrep`] made.
+    /// Queues the second half alone: the mean key of sums that [`super::QkPrep`] made, and where it found the `maxima` of
+    /// tiles of values ([`maxima_len`]) the largest of each channel, `[problems, head_dim]` bits of f32.
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -79,20 +81,31 @@ impl MeanKeys {
         sums: View<'_, f32>,
         shape: &AttnShape,
         mut means: ViewMut<'_, f32>,
+        mut maxima: Option<(View<'_, f32>, ViewMut<'_, u32>)>,
     ) -> Result<(), Error> {
         HeadPlaces::new(shape, shape.key_len)?;
         expect("sums of keys", sums.len(), sums_len(shape))?;
         expect("mean keys", means.len(), shape.problems() * shape.head_dim)?;
-        let params = MeanRowsParams {
+        let mut params = MeanRowsParams {
             sums: sums.address(),
             means: means.address(),
             parts: shape.key_len.div_ceil(SUM_ROWS) as i64,
             width: shape.head_dim as i64,
             len: shape.key_len as i64,
+            maxima: std::ptr::null(),
+            amax: std::ptr::null_mut(),
+            tiles: shape.key_len.div_ceil(TILE_ROWS) as i64,
             is_f16: T::IS_F16.into(),
             reserved: 0,
         };
+        let mut operands = vec![sums.reads("sums").aligned(4), means.writes("means").aligned(4)];
+        if let Some((maxima, amax)) = &mut maxima {
+            expect("largest values", maxima.len(), maxima_len(shape))?;
+            expect("largest values of the channels", amax.len(), shape.problems() * shape.head_dim)?;
+            (params.maxima, params.amax) = (maxima.address(), amax.address());
+            operands.extend([maxima.reads("maxima").aligned(4), amax.writes("amax").aligned(4)]);
+        }
         let launch = Launch::linear(shape.problems() * (shape.head_dim / COLUMNS), THREADS)?;
-        Ok(self.mean.launch(stream, launch, &params, &[sums.reads("sums").aligned(4), means.writes("means").aligned(4)])?)
+        Ok(self.mean.launch(stream, launch, &params, &operands)?)
     }
 }

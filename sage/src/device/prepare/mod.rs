@@ -4,7 +4,8 @@
 //! keys            MeanKeys   ->  mean key of each head
 //! queries, keys   QuantRows  ->  int8 rows (or tiles), scales, means of blocks for a block map
 //! values          QuantValues -> e4m3 channels (or tiles) and scales, or f16
-//! projections     QkPrep     ->  normed and turned queries and keys, int8 queries, the sums of the mean key, in one pass
+//! projections     QkPrep     ->  normed and turned queries and keys, int8 queries, the sums of the mean key, and f16 values
+//!                                or their largest, in one pass
 //! ```
 //!
 //! Integers, codes and scales are those of the host's quantisers ([`crate::quantise_queries`], [`crate::quantise_keys`],
@@ -24,9 +25,9 @@ use turbowan_cuda::{AttnShape, Element, Error as OperandError, HeadLayout};
 use crate::{Error, Groups, Rule, kernels};
 
 pub use mean::{MeanKeys, sums_len};
-pub use qk::{Prepared, Projected, QkPrep};
+pub use qk::{Beside, BesideTo, Prepared, Projected, QkPrep, maxima_len};
 pub use rows::{Int8Rows, Layout, PooledRows, QuantRows};
-pub use values::{E4m3Values, QuantValues, ValueLayout};
+pub use values::{E4m3Codes, E4m3Values, QuantValues, ValueLayout};
 
 /// Which kernel each chip takes, for bf16 operands of head dim 128; `doctor` shows them.
 pub const KERNELS: [OpKernel; 7] = [
@@ -106,6 +107,15 @@ impl HeadPlaces {
         };
         let sample_stride = (shape.heads * len * shape.head_dim) as i64;
         Ok(Self { len, sample_stride, head_stride: head as i64, row_stride: shape.row_stride() as i64 })
+    }
+
+    /// Of rows of all heads that are `stride` values apart.
+    fn apart(shape: &AttnShape, len: usize, stride: usize) -> Result<Self, Error> {
+        if stride < shape.heads * shape.head_dim || !stride.is_multiple_of(8) {
+            return Err(setting("stride of rows", "a multiple of 8, at least a row", stride));
+        }
+        let sample_stride = len.saturating_mul(stride) as i64;
+        Ok(Self { sample_stride, head_stride: shape.head_dim as i64, row_stride: stride as i64, ..Self::new(shape, len)? })
     }
 }
 

@@ -51,6 +51,12 @@ pub struct MeanRowsParams {
     pub width: i64,
     /// Rows that were summed, at least 1.
     pub len: i64,
+    /// `[problems, tiles, width]`, magnitudes; may be null.
+    pub maxima: *const f32,
+    /// `[problems, width]`, the largest of them as bits of f32; null with `maxima`.
+    pub amax: *mut u32,
+    /// Maxima of a channel.
+    pub tiles: i64,
     /// 1: means are rounded to f16; 0: to bf16.
     pub is_f16: i32,
     /// 0.
@@ -58,15 +64,18 @@ pub struct MeanRowsParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of MeanRowsParams"][::std::mem::size_of::<MeanRowsParams>() - 48usize];
+    ["Size of MeanRowsParams"][::std::mem::size_of::<MeanRowsParams>() - 72usize];
     ["Alignment of MeanRowsParams"][::std::mem::align_of::<MeanRowsParams>() - 8usize];
     ["Offset of field: MeanRowsParams::sums"][::std::mem::offset_of!(MeanRowsParams, sums) - 0usize];
     ["Offset of field: MeanRowsParams::means"][::std::mem::offset_of!(MeanRowsParams, means) - 8usize];
     ["Offset of field: MeanRowsParams::parts"][::std::mem::offset_of!(MeanRowsParams, parts) - 16usize];
     ["Offset of field: MeanRowsParams::width"][::std::mem::offset_of!(MeanRowsParams, width) - 24usize];
     ["Offset of field: MeanRowsParams::len"][::std::mem::offset_of!(MeanRowsParams, len) - 32usize];
-    ["Offset of field: MeanRowsParams::is_f16"][::std::mem::offset_of!(MeanRowsParams, is_f16) - 40usize];
-    ["Offset of field: MeanRowsParams::reserved"][::std::mem::offset_of!(MeanRowsParams, reserved) - 44usize];
+    ["Offset of field: MeanRowsParams::maxima"][::std::mem::offset_of!(MeanRowsParams, maxima) - 40usize];
+    ["Offset of field: MeanRowsParams::amax"][::std::mem::offset_of!(MeanRowsParams, amax) - 48usize];
+    ["Offset of field: MeanRowsParams::tiles"][::std::mem::offset_of!(MeanRowsParams, tiles) - 56usize];
+    ["Offset of field: MeanRowsParams::is_f16"][::std::mem::offset_of!(MeanRowsParams, is_f16) - 64usize];
+    ["Offset of field: MeanRowsParams::reserved"][::std::mem::offset_of!(MeanRowsParams, reserved) - 68usize];
 };
 /// `quant_rows.cu`: rows of each head become int8, with a scale for each group of rows.
 #[repr(C)]
@@ -230,6 +239,12 @@ pub struct QkPrepParams {
     pub q_pooled: *mut tw_bf16,
     /// `[problems, ceil(tokens / 64), D]`.
     pub k_sums: *mut f32,
+    /// Rows of `heads * D`, `v_stride` values apart, on 16 bytes; may be null.
+    pub v: *const tw_bf16,
+    /// `[samples, tokens, heads, D]`, on 16 bytes; null with `v`, or where the maxima are asked for.
+    pub v_out: *mut tw_f16,
+    /// `[problems, ceil(tokens / 128), D]`: largest magnitudes; null with `v`, or where `v_out` is not.
+    pub v_maxima: *mut f32,
     /// Of a sample, at least 1.
     pub tokens: i64,
     /// Of a sample, at least 1.
@@ -238,6 +253,8 @@ pub struct QkPrepParams {
     pub q_stride: i64,
     /// A multiple of 8.
     pub k_stride: i64,
+    /// A multiple of 8.
+    pub v_stride: i64,
     /// Sums of squares of a row, at least 1.
     pub parts: i64,
     /// From a row's sums to the next row's.
@@ -269,7 +286,7 @@ pub struct QkPrepParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of QkPrepParams"][::std::mem::size_of::<QkPrepParams>() - 208usize];
+    ["Size of QkPrepParams"][::std::mem::size_of::<QkPrepParams>() - 240usize];
     ["Alignment of QkPrepParams"][::std::mem::align_of::<QkPrepParams>() - 8usize];
     ["Offset of field: QkPrepParams::q"][::std::mem::offset_of!(QkPrepParams, q) - 0usize];
     ["Offset of field: QkPrepParams::k"][::std::mem::offset_of!(QkPrepParams, k) - 8usize];
@@ -284,24 +301,28 @@ const _: () = {
     ["Offset of field: QkPrepParams::q_scales"][::std::mem::offset_of!(QkPrepParams, q_scales) - 80usize];
     ["Offset of field: QkPrepParams::q_pooled"][::std::mem::offset_of!(QkPrepParams, q_pooled) - 88usize];
     ["Offset of field: QkPrepParams::k_sums"][::std::mem::offset_of!(QkPrepParams, k_sums) - 96usize];
-    ["Offset of field: QkPrepParams::tokens"][::std::mem::offset_of!(QkPrepParams, tokens) - 104usize];
-    ["Offset of field: QkPrepParams::heads"][::std::mem::offset_of!(QkPrepParams, heads) - 112usize];
-    ["Offset of field: QkPrepParams::q_stride"][::std::mem::offset_of!(QkPrepParams, q_stride) - 120usize];
-    ["Offset of field: QkPrepParams::k_stride"][::std::mem::offset_of!(QkPrepParams, k_stride) - 128usize];
-    ["Offset of field: QkPrepParams::parts"][::std::mem::offset_of!(QkPrepParams, parts) - 136usize];
-    ["Offset of field: QkPrepParams::q_parts_stride"][::std::mem::offset_of!(QkPrepParams, q_parts_stride) - 144usize];
-    ["Offset of field: QkPrepParams::k_parts_stride"][::std::mem::offset_of!(QkPrepParams, k_parts_stride) - 152usize];
-    ["Offset of field: QkPrepParams::q_groups"][::std::mem::offset_of!(QkPrepParams, q_groups) - 160usize];
-    ["Offset of field: QkPrepParams::group_shift"][::std::mem::offset_of!(QkPrepParams, group_shift) - 168usize];
-    ["Offset of field: QkPrepParams::lane_shift"][::std::mem::offset_of!(QkPrepParams, lane_shift) - 172usize];
-    ["Offset of field: QkPrepParams::rule"][::std::mem::offset_of!(QkPrepParams, rule) - 176usize];
-    ["Offset of field: QkPrepParams::pool_rows"][::std::mem::offset_of!(QkPrepParams, pool_rows) - 180usize];
-    ["Offset of field: QkPrepParams::block_heads"][::std::mem::offset_of!(QkPrepParams, block_heads) - 184usize];
-    ["Offset of field: QkPrepParams::rounds_twice"][::std::mem::offset_of!(QkPrepParams, rounds_twice) - 188usize];
-    ["Offset of field: QkPrepParams::height"][::std::mem::offset_of!(QkPrepParams, height) - 192usize];
-    ["Offset of field: QkPrepParams::breadth"][::std::mem::offset_of!(QkPrepParams, breadth) - 196usize];
-    ["Offset of field: QkPrepParams::eps"][::std::mem::offset_of!(QkPrepParams, eps) - 200usize];
-    ["Offset of field: QkPrepParams::factor"][::std::mem::offset_of!(QkPrepParams, factor) - 204usize];
+    ["Offset of field: QkPrepParams::v"][::std::mem::offset_of!(QkPrepParams, v) - 104usize];
+    ["Offset of field: QkPrepParams::v_out"][::std::mem::offset_of!(QkPrepParams, v_out) - 112usize];
+    ["Offset of field: QkPrepParams::v_maxima"][::std::mem::offset_of!(QkPrepParams, v_maxima) - 120usize];
+    ["Offset of field: QkPrepParams::tokens"][::std::mem::offset_of!(QkPrepParams, tokens) - 128usize];
+    ["Offset of field: QkPrepParams::heads"][::std::mem::offset_of!(QkPrepParams, heads) - 136usize];
+    ["Offset of field: QkPrepParams::q_stride"][::std::mem::offset_of!(QkPrepParams, q_stride) - 144usize];
+    ["Offset of field: QkPrepParams::k_stride"][::std::mem::offset_of!(QkPrepParams, k_stride) - 152usize];
+    ["Offset of field: QkPrepParams::v_stride"][::std::mem::offset_of!(QkPrepParams, v_stride) - 160usize];
+    ["Offset of field: QkPrepParams::parts"][::std::mem::offset_of!(QkPrepParams, parts) - 168usize];
+    ["Offset of field: QkPrepParams::q_parts_stride"][::std::mem::offset_of!(QkPrepParams, q_parts_stride) - 176usize];
+    ["Offset of field: QkPrepParams::k_parts_stride"][::std::mem::offset_of!(QkPrepParams, k_parts_stride) - 184usize];
+    ["Offset of field: QkPrepParams::q_groups"][::std::mem::offset_of!(QkPrepParams, q_groups) - 192usize];
+    ["Offset of field: QkPrepParams::group_shift"][::std::mem::offset_of!(QkPrepParams, group_shift) - 200usize];
+    ["Offset of field: QkPrepParams::lane_shift"][::std::mem::offset_of!(QkPrepParams, lane_shift) - 204usize];
+    ["Offset of field: QkPrepParams::rule"][::std::mem::offset_of!(QkPrepParams, rule) - 208usize];
+    ["Offset of field: QkPrepParams::pool_rows"][::std::mem::offset_of!(QkPrepParams, pool_rows) - 212usize];
+    ["Offset of field: QkPrepParams::block_heads"][::std::mem::offset_of!(QkPrepParams, block_heads) - 216usize];
+    ["Offset of field: QkPrepParams::rounds_twice"][::std::mem::offset_of!(QkPrepParams, rounds_twice) - 220usize];
+    ["Offset of field: QkPrepParams::height"][::std::mem::offset_of!(QkPrepParams, height) - 224usize];
+    ["Offset of field: QkPrepParams::breadth"][::std::mem::offset_of!(QkPrepParams, breadth) - 228usize];
+    ["Offset of field: QkPrepParams::eps"][::std::mem::offset_of!(QkPrepParams, eps) - 232usize];
+    ["Offset of field: QkPrepParams::factor"][::std::mem::offset_of!(QkPrepParams, factor) - 236usize];
 };
 
 // SAFETY: a C struct as the header declares it, with all its pointers.
@@ -317,6 +338,8 @@ unsafe impl Params for MeanRowsParams {
     fn addresses(&self, visit: &mut dyn FnMut(&'static str, u64)) {
         visit("sums", self.sums as u64);
         visit("means", self.means as u64);
+        visit("maxima", self.maxima as u64);
+        visit("amax", self.amax as u64);
     }
 }
 
@@ -365,5 +388,8 @@ unsafe impl Params for QkPrepParams {
         visit("q_scales", self.q_scales as u64);
         visit("q_pooled", self.q_pooled as u64);
         visit("k_sums", self.k_sums as u64);
+        visit("v", self.v as u64);
+        visit("v_out", self.v_out as u64);
+        visit("v_maxima", self.v_maxima as u64);
     }
 }

@@ -1,6 +1,6 @@
 //! Queries and keys from the projections to attention in one pass, on a device: `kernels/qk_prep.cu`.
 
-use half::bf16;
+use half::{bf16, f16};
 use turbowan_cuda::AttnShape;
 use turbowan_cuda::device::{Device, Kernel, Launch, Operand, Stream, View, ViewMut};
 use turbowan_cuda::ops::norm::RmsRule;
@@ -33,6 +33,31 @@ pub struct Projected<'a> {
     pub weight: View<'a, f32>,
 }
 
+/// Values that lie beside queries and keys, and what becomes of them.
+#[derive(Debug)]
+pub struct Beside<'a> {
+    /// Rows of `heads * head_dim`, as [`Projected::values`].
+    pub values: View<'a, bf16>,
+    /// Values from a row to the next, a multiple of 8.
+    pub stride: usize,
+    /// What becomes of them.
+    pub to: BesideTo<'a>,
+}
+
+/// What attention's values are made of.
+#[derive(Debug)]
+pub enum BesideTo<'a> {
+    /// f16, `[batch, tokens, heads, head_dim]`: those of [`super::QuantValues::f16`].
+    F16(ViewMut<'a, f16>),
+    /// The largest magnitudes of each channel over every 128 tokens, [`maxima_len`] values, for [`super::MeanKeys::finish`].
+    Maxima(ViewMut<'a, f32>),
+}
+
+/// Values of the largest magnitudes over every 128 values: `[problems, ceil(key_len / 128), head_dim]`.
+pub fn maxima_len(shape: &AttnShape) -> usize {
+    shape.problems().saturating_mul(shape.key_len.div_ceil(TILE_ROWS) * shape.head_dim)
+}
+
 /// Where prepared queries and keys go. A problem is a head of a sample.
 #[derive(Debug)]
 pub struct Prepared<'a> {
@@ -48,6 +73,8 @@ pub struct Prepared<'a> {
     pub q_pooled: Option<PooledRows<'a, bf16>>,
     /// Sums over every 64 keys, [`sums_len`] values, for [`super::MeanKeys::finish`].
     pub k_sums: ViewMut<'a, f32>,
+    /// Values that are prepared with them.
+    pub v: Option<Beside<'a>>,
 }
 
 /// The preparation of queries and keys of a device.
@@ -68,7 +95,7 @@ impl QkPrep {
     }
 
     /// Queues `turned(RMS(x) * weight)` of queries and keys with what follows: queries as `sage` quantises them, from the
-    /// rounded rows on the bits of [`super::QuantRows`] and [`super::MeanKeys`]. `shape` is that of the self-attention, its
+    /// rounded rows on the bits of [`super::QuantRows`] and [`super::MeanKeys`]; values that lie beside them pass along. `shape` is that of the self-attention, its
     /// outputs in `[batch, heads, tokens, head_dim]` whatever its layout; `turns` are of its tokens.
     ///
     /// # Errors
@@ -92,7 +119,7 @@ impl QkPrep {
         if shape.query_len != shape.key_len {
             return Err(setting("keys of a self-attention", "as many as queries", shape.key_len));
         }
-        let Prepared { q: mut q_out, k: mut k_out, mut q_values, mut q_scales, mut q_pooled, mut k_sums } = out;
+        let Prepared { q: mut q_out, k: mut k_out, mut q_values, mut q_scales, mut q_pooled, mut k_sums, mut v } = out;
         let (problems, tokens, head_dim) = (shape.problems(), shape.query_len, shape.head_dim);
         let (width, rows) = (shape.heads * head_dim, shape.batch * tokens);
         let parts = width.div_ceil(PART_COLUMNS);
@@ -121,10 +148,14 @@ impl QkPrep {
             q_scales: q_scales.address(),
             q_pooled: std::ptr::null_mut(),
             k_sums: k_sums.address(),
+            v: std::ptr::null(),
+            v_out: std::ptr::null_mut(),
+            v_maxima: std::ptr::null_mut(),
             tokens: tokens as i64,
             heads: shape.heads as i64,
             q_stride: q.stride as i64,
             k_stride: k.stride as i64,
+            v_stride: 0,
             parts: parts as i64,
             q_parts_stride: q.squares_stride as i64,
             k_parts_stride: k.squares_stride as i64,
@@ -142,10 +173,10 @@ impl QkPrep {
             factor: query_factor(sage, head_dim),
         };
         let mut operands: Vec<Operand<'_>> = vec![
-            q.values.reads("q").aligned(16),
-            k.values.reads("k").aligned(16),
-            q.squares.reads("q_squares").aligned(4),
-            k.squares.reads("k_squares").aligned(4),
+            q.values.reads("q").aligned(16).of_which(rows * width * size_of::<bf16>()),
+            k.values.reads("k").aligned(16).of_which(rows * width * size_of::<bf16>()),
+            q.squares.reads("q_squares").aligned(4).of_which(rows * parts * size_of::<f32>()),
+            k.squares.reads("k_squares").aligned(4).of_which(rows * parts * size_of::<f32>()),
             q.weight.reads("q_weight").aligned(16),
             k.weight.reads("k_weight").aligned(16),
             turns.view().reads("turns").aligned(8),
@@ -165,6 +196,23 @@ impl QkPrep {
             params.q_pooled = pooled.means.address();
             operands.push(pooled.means.writes("q_pooled").aligned(2));
         }
+        if let Some(Beside { values, stride, to }) = &mut v {
+            check_rows(values, *stride, rows, width, "values")?;
+            (params.v, params.v_stride) = (values.address(), *stride as i64);
+            operands.push(values.reads("v").aligned(16).of_which(rows * width * size_of::<bf16>()));
+            match to {
+                BesideTo::F16(out) => {
+                    expect("f16 values", out.len(), shape.key_values())?;
+                    params.v_out = out.address();
+                    operands.push(out.writes("v_out").aligned(16));
+                }
+                BesideTo::Maxima(maxima) => {
+                    expect("largest values", maxima.len(), maxima_len(shape))?;
+                    params.v_maxima = maxima.address();
+                    operands.push(maxima.writes("v_maxima").aligned(4));
+                }
+            }
+        }
         let kernel = if head_dim == 64 { &self.d64 } else { &self.d128 };
         Ok(kernel.launch(stream, launch(shape)?, &params, &operands)?)
     }
@@ -179,15 +227,19 @@ fn launch(shape: &AttnShape) -> Result<Launch, Error> {
 }
 
 fn check(x: &Projected<'_>, rows: usize, width: usize, parts: usize, [values, squares, weight]: [&'static str; 3]) -> Result<(), Error> {
-    if x.stride < width || !x.stride.is_multiple_of(8) {
-        return Err(setting("stride of rows", "a multiple of 8, at least a row", x.stride));
-    }
+    check_rows(&x.values, x.stride, rows, width, values)?;
     if x.squares_stride < parts {
         return Err(setting("stride of sums of squares", "at least a row's sums", x.squares_stride));
     }
-    expect(values, x.values.len(), (rows - 1).saturating_mul(x.stride) + width)?;
     expect(squares, x.squares.len(), (rows - 1).saturating_mul(x.squares_stride) + parts)?;
     expect(weight, x.weight.len(), width)
+}
+
+fn check_rows(values: &View<'_, bf16>, stride: usize, rows: usize, width: usize, what: &'static str) -> Result<(), Error> {
+    if stride < width || !stride.is_multiple_of(8) {
+        return Err(setting("stride of rows", "a multiple of 8, at least a row", stride));
+    }
+    expect(what, values.len(), (rows - 1).saturating_mul(stride) + width)
 }
 
 #[cfg(test)]

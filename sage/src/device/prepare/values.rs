@@ -46,6 +46,17 @@ pub struct E4m3Values<'a> {
     pub amax: ViewMut<'a, u32>,
 }
 
+/// Where the codes of values go.
+#[derive(Debug)]
+pub struct E4m3Codes<'a> {
+    /// The patterns, on 16 bytes.
+    pub values: ViewMut<'a, u8>,
+    /// How they lie.
+    pub layout: ValueLayout,
+    /// `[problems, head_dim]`.
+    pub scales: ViewMut<'a, f32>,
+}
+
 /// The quantiser of values of a device.
 #[derive(Debug)]
 pub struct QuantValues {
@@ -87,15 +98,59 @@ impl QuantValues {
         scale_max: f32,
         out: E4m3Values<'_>,
     ) -> Result<(), Error> {
-        let Some(e4m3) = &self.e4m3 else {
-            return Err(setting("bits of a value", "16 on this chip, which has no e4m3", 8));
-        };
-        Sage::default().with_values(ValuePrecision::Fp8 { scale_max }).check()?;
-        let E4m3Values { mut values, layout, mut scales, mut amax } = out;
+        let E4m3Values { values, layout, scales, mut amax } = out;
         let places = HeadPlaces::new(shape, shape.key_len)?;
-        let (problems, head_dim, len) = (shape.problems(), shape.head_dim, places.len);
+        let mut codes = E4m3Codes { values, layout, scales };
         expect("values", v.len(), shape.key_values())?;
-        let (count, padded_len) = match layout {
+        let params = self.params(v, shape, &places, scale_max, amax.as_view(), &mut codes)?;
+        amax.fill_bytes(0)?;
+        let launch = launch_over_rows(shape.problems(), places.len, AMAX_ROWS, THREADS)?;
+        let operands = [v.reads("v").aligned(16), amax.updates("amax").aligned(4)];
+        // what the maxima do not need is given to the codes alone
+        let maxima = QuantValuesParams { values: std::ptr::null_mut(), scales: std::ptr::null_mut(), ..params };
+        self.amax.of::<T>(shape.head_dim).launch(stream, launch, &maxima, &operands)?;
+        self.codes(stream, v, shape, &params, amax.as_view(), codes)
+    }
+
+    /// Queues the same of rows `[batch * key_len, heads * head_dim]` that are `stride` values apart, whose largest magnitudes
+    /// are known: `amax` of [`super::MeanKeys::finish`].
+    ///
+    /// # Errors
+    /// As [`Self::e4m3`], and [`Error::Setting`] for a stride below a row.
+    #[allow(clippy::too_many_arguments, reason = "a stream, rows with their shape and stride, their maxima, and results")]
+    pub fn e4m3_below(
+        &self,
+        stream: &Stream,
+        v: View<'_, bf16>,
+        stride: usize,
+        shape: &AttnShape,
+        scale_max: f32,
+        amax: View<'_, u32>,
+        mut out: E4m3Codes<'_>,
+    ) -> Result<(), Error> {
+        let places = HeadPlaces::apart(shape, shape.key_len, stride)?;
+        let rows = shape.batch * shape.key_len;
+        expect("values", v.len(), (rows - 1).saturating_mul(stride) + shape.heads * shape.head_dim)?;
+        let params = self.params(v, shape, &places, scale_max, amax, &mut out)?;
+        self.codes(stream, v, shape, &params, amax, out)
+    }
+
+    /// Checks what is asked for.
+    fn params<T: Half>(
+        &self,
+        v: View<'_, T>,
+        shape: &AttnShape,
+        places: &HeadPlaces,
+        scale_max: f32,
+        amax: View<'_, u32>,
+        out: &mut E4m3Codes<'_>,
+    ) -> Result<QuantValuesParams, Error> {
+        if self.e4m3.is_none() {
+            return Err(no_e4m3());
+        }
+        Sage::default().with_values(ValuePrecision::Fp8 { scale_max }).check()?;
+        let (problems, head_dim, len) = (shape.problems(), shape.head_dim, places.len);
+        let (count, padded_len) = match out.layout {
             ValueLayout::Channels { padded_len } => {
                 if padded_len < len || padded_len >= len.saturating_add(128) || !padded_len.is_multiple_of(TILE_KEYS) {
                     return Err(setting("padded keys of a channel", "a multiple of 64 from the keys to 127 more", padded_len));
@@ -104,15 +159,14 @@ impl QuantValues {
             }
             ValueLayout::Tiles => (tiled_len(problems, len, head_dim), len.next_multiple_of(TILE_ROWS)),
         };
-        expect("e4m3 values", values.len(), count)?;
-        expect("scales of the channels", scales.len(), problems * head_dim)?;
+        expect("e4m3 values", out.values.len(), count)?;
+        expect("scales of the channels", out.scales.len(), problems * head_dim)?;
         expect("largest values of the channels", amax.len(), problems * head_dim)?;
-        amax.fill_bytes(0)?;
-        let params = QuantValuesParams {
+        Ok(QuantValuesParams {
             x: v.address().cast(),
-            amax: amax.address(),
-            values: values.address(),
-            scales: scales.address(),
+            amax: amax.address().cast_mut(),
+            values: out.values.address(),
+            scales: out.scales.address(),
             len: len as i64,
             heads: shape.heads as i64,
             sample_stride: places.sample_stride,
@@ -120,20 +174,29 @@ impl QuantValues {
             row_stride: places.row_stride,
             padded_len: padded_len as i64,
             scale_max,
-            is_tiled: (layout == ValueLayout::Tiles).into(),
-        };
-        let without_values = QuantValuesParams { values: std::ptr::null_mut(), scales: std::ptr::null_mut(), ..params };
-        let launch = launch_over_rows(problems, len, AMAX_ROWS, THREADS)?;
-        let operands = [v.reads("v").aligned(16), amax.updates("amax").aligned(4)];
-        self.amax.of::<T>(head_dim).launch(stream, launch, &without_values, &operands)?;
+            is_tiled: (out.layout == ValueLayout::Tiles).into(),
+        })
+    }
+
+    /// The second kernel.
+    fn codes<T: Half>(
+        &self,
+        stream: &Stream,
+        v: View<'_, T>,
+        shape: &AttnShape,
+        params: &QuantValuesParams,
+        amax: View<'_, u32>,
+        mut out: E4m3Codes<'_>,
+    ) -> Result<(), Error> {
+        let e4m3 = self.e4m3.as_ref().ok_or_else(no_e4m3)?;
         let operands = [
-            v.reads("v").aligned(16),
-            amax.as_view().reads("amax").aligned(4),
-            values.writes("values").aligned(16),
-            scales.writes("scales").aligned(4),
+            v.reads("v").aligned(16).of_which(shape.key_values() * size_of::<T>()),
+            amax.reads("amax").aligned(4),
+            out.values.writes("values").aligned(16),
+            out.scales.writes("scales").aligned(4),
         ];
-        let launch = launch_over_rows(problems, len, TILE_ROWS, (head_dim * CHANNEL_THREADS) as u32)?;
-        Ok(e4m3.of::<T>(head_dim).launch(stream, launch, &params, &operands)?)
+        let launch = launch_over_rows(shape.problems(), shape.key_len, TILE_ROWS, (shape.head_dim * CHANNEL_THREADS) as u32)?;
+        Ok(e4m3.of::<T>(shape.head_dim).launch(stream, launch, params, &operands)?)
     }
 
     /// Queues the values as f16 in the layout that they have, each the nearest, infinite past 65504. The count is a multiple
@@ -154,6 +217,10 @@ impl QuantValues {
         let operands = [v.reads("v").aligned(16), values.writes("values").aligned(16)];
         Ok(self.cast.launch(stream, launch, &params, &operands)?)
     }
+}
+
+fn no_e4m3() -> Error {
+    setting("bits of a value", "16 on this chip, which has no e4m3", 8)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use turbowan_cuda::device::Params;
 pub struct LinearStateParams {
     /// Rows of D that become features, on 16 bytes.
     pub x: *const tw_bf16,
-    /// Rows of D, the same strides, on 16 bytes.
+    /// Rows of D at the y strides, on 16 bytes.
     pub y: *const tw_bf16,
     /// `[problems, len]`: a factor of each row of `y`; null in the plain form.
     pub scales: *const f32,
@@ -29,6 +29,12 @@ pub struct LinearStateParams {
     pub head_stride: i64,
     /// Values from a row to the next.
     pub row_stride: i64,
+    /// A multiple of 8, as the next two.
+    pub y_sample_stride: i64,
+    /// Values from a head to the next.
+    pub y_head_stride: i64,
+    /// Values from a row to the next.
+    pub y_row_stride: i64,
     /// Rows of a chunk, a multiple of 32.
     pub chunk_rows: i64,
     /// `ceil(len / chunk_rows)`.
@@ -40,7 +46,7 @@ pub struct LinearStateParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LinearStateParams"][::std::mem::size_of::<LinearStateParams>() - 104usize];
+    ["Size of LinearStateParams"][::std::mem::size_of::<LinearStateParams>() - 128usize];
     ["Alignment of LinearStateParams"][::std::mem::align_of::<LinearStateParams>() - 8usize];
     ["Offset of field: LinearStateParams::x"][::std::mem::offset_of!(LinearStateParams, x) - 0usize];
     ["Offset of field: LinearStateParams::y"][::std::mem::offset_of!(LinearStateParams, y) - 8usize];
@@ -52,10 +58,13 @@ const _: () = {
     ["Offset of field: LinearStateParams::sample_stride"][::std::mem::offset_of!(LinearStateParams, sample_stride) - 56usize];
     ["Offset of field: LinearStateParams::head_stride"][::std::mem::offset_of!(LinearStateParams, head_stride) - 64usize];
     ["Offset of field: LinearStateParams::row_stride"][::std::mem::offset_of!(LinearStateParams, row_stride) - 72usize];
-    ["Offset of field: LinearStateParams::chunk_rows"][::std::mem::offset_of!(LinearStateParams, chunk_rows) - 80usize];
-    ["Offset of field: LinearStateParams::chunks"][::std::mem::offset_of!(LinearStateParams, chunks) - 88usize];
-    ["Offset of field: LinearStateParams::features"][::std::mem::offset_of!(LinearStateParams, features) - 96usize];
-    ["Offset of field: LinearStateParams::unused"][::std::mem::offset_of!(LinearStateParams, unused) - 100usize];
+    ["Offset of field: LinearStateParams::y_sample_stride"][::std::mem::offset_of!(LinearStateParams, y_sample_stride) - 80usize];
+    ["Offset of field: LinearStateParams::y_head_stride"][::std::mem::offset_of!(LinearStateParams, y_head_stride) - 88usize];
+    ["Offset of field: LinearStateParams::y_row_stride"][::std::mem::offset_of!(LinearStateParams, y_row_stride) - 96usize];
+    ["Offset of field: LinearStateParams::chunk_rows"][::std::mem::offset_of!(LinearStateParams, chunk_rows) - 104usize];
+    ["Offset of field: LinearStateParams::chunks"][::std::mem::offset_of!(LinearStateParams, chunks) - 112usize];
+    ["Offset of field: LinearStateParams::features"][::std::mem::offset_of!(LinearStateParams, features) - 120usize];
+    ["Offset of field: LinearStateParams::unused"][::std::mem::offset_of!(LinearStateParams, unused) - 124usize];
 };
 /// `linear_state.cu`: the chunks of each head added in order.
 #[repr(C)]
@@ -86,7 +95,7 @@ const _: () = {
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct LinearFoldParams {
-    /// `[problems, state_rows, D]`: rows 0 to D - 1 are folded, row D is kept; on 16 bytes.
+    /// `[problems, chunks, state_rows, D]`: of the chunks' sum, rows before D are folded; on 16 bytes.
     pub state: *const f32,
     /// `[D, D]`, on 16 bytes; null: the state as it is.
     pub weight: *const f32,
@@ -94,6 +103,8 @@ pub struct LinearFoldParams {
     pub folded: *mut tw_bf16,
     /// At least 1.
     pub problems: i64,
+    /// At least 1.
+    pub chunks: i64,
     /// At least D + 1.
     pub state_rows: i64,
     /// 1: the state times the transpose of `weight`.
@@ -103,15 +114,16 @@ pub struct LinearFoldParams {
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of LinearFoldParams"][::std::mem::size_of::<LinearFoldParams>() - 48usize];
+    ["Size of LinearFoldParams"][::std::mem::size_of::<LinearFoldParams>() - 56usize];
     ["Alignment of LinearFoldParams"][::std::mem::align_of::<LinearFoldParams>() - 8usize];
     ["Offset of field: LinearFoldParams::state"][::std::mem::offset_of!(LinearFoldParams, state) - 0usize];
     ["Offset of field: LinearFoldParams::weight"][::std::mem::offset_of!(LinearFoldParams, weight) - 8usize];
     ["Offset of field: LinearFoldParams::folded"][::std::mem::offset_of!(LinearFoldParams, folded) - 16usize];
     ["Offset of field: LinearFoldParams::problems"][::std::mem::offset_of!(LinearFoldParams, problems) - 24usize];
-    ["Offset of field: LinearFoldParams::state_rows"][::std::mem::offset_of!(LinearFoldParams, state_rows) - 32usize];
-    ["Offset of field: LinearFoldParams::is_transposed"][::std::mem::offset_of!(LinearFoldParams, is_transposed) - 40usize];
-    ["Offset of field: LinearFoldParams::unused"][::std::mem::offset_of!(LinearFoldParams, unused) - 44usize];
+    ["Offset of field: LinearFoldParams::chunks"][::std::mem::offset_of!(LinearFoldParams, chunks) - 32usize];
+    ["Offset of field: LinearFoldParams::state_rows"][::std::mem::offset_of!(LinearFoldParams, state_rows) - 40usize];
+    ["Offset of field: LinearFoldParams::is_transposed"][::std::mem::offset_of!(LinearFoldParams, is_transposed) - 48usize];
+    ["Offset of field: LinearFoldParams::unused"][::std::mem::offset_of!(LinearFoldParams, unused) - 52usize];
 };
 /// `linear_apply.cu`: the branch's rows, alone or added to others.
 #[repr(C)]
