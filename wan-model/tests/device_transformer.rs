@@ -15,10 +15,10 @@ use turbowan_wan_model::attention::{Attention, Sparsity};
 use turbowan_wan_model::backend::device::DeviceBackend;
 use turbowan_wan_model::backend::host::Host;
 use turbowan_wan_model::backend::text::TextBackend;
-use turbowan_wan_model::backend::{Backend, NormRule};
+use turbowan_wan_model::backend::{Backend, Heads, NormRule};
 use turbowan_wan_model::checkpoint::{Dtype, TensorSource, TensorView};
 use turbowan_wan_model::config::DitConfig;
-use turbowan_wan_model::dit::{DitOptions, Grid, Unobserved, WanDit};
+use turbowan_wan_model::dit::{DitOptions, Grid, Observer, Place, Unobserved, WanDit};
 use turbowan_wan_model::text::umt5::TextEncoder;
 use turbowan_wan_model::tiny::{self, Part, TinyTensors};
 
@@ -62,9 +62,19 @@ impl Case {
     }
 
     fn run<B: Backend>(&self, backend: &B, source: &dyn TensorSource, options: DitOptions) -> Vec<f32> {
+        self.run_seen(backend, source, options, &mut Unobserved)
+    }
+
+    fn run_seen<B: Backend>(
+        &self,
+        backend: &B,
+        source: &dyn TensorSource,
+        options: DitOptions,
+        observer: &mut impl Observer<B>,
+    ) -> Vec<f32> {
         let dit = WanDit::load(backend, source, &self.config, options).unwrap();
         let states = dit.read_text(backend, &self.texts, None).unwrap();
-        dit.forward(backend, &self.latents, &[988.0, 608.0], &states, GRID, &mut Unobserved).unwrap()
+        dit.forward(backend, &self.latents, &[988.0, 608.0], &states, GRID, observer).unwrap()
     }
 
     /// The same pass on a device and on the host, which are to be near one another.
@@ -127,6 +137,59 @@ fn int8_linears_take_widths_whose_last_block_is_ragged() {
     let distance = Distance::between(&int8, &float).relative_l2;
     println!("relative L2 {distance} from the float network");
     assert!((1e-5..0.03).contains(&distance), "{distance}");
+}
+
+#[test]
+fn int8_attention_takes_heads_of_128_and_rows_that_are_no_whole_blocks() {
+    const PROJECTION: &str = "blocks.0.self_attn.attn_op.local_attn.proj_l.weight";
+    for (dim, heads) in [(256, 2), (192, 3)] {
+        let case = Case::of(DitConfig { dim, heads, ffn_dim: 256, layers: 1, ..tiny::dit_config(16) });
+        let mut weights = case.config.initial(true, 12);
+        // a new head and a new branch are zero, and so would be what is compared
+        for (name, scale) in [("head.head.weight", 1.0), (PROJECTION, 0.1)] {
+            let values = weights.get_mut(name).unwrap().values_mut();
+            let drawn: Vec<f32> = normal(values.len(), 13).into_iter().map(|value| scale * value).collect();
+            values.copy_from_slice(&drawn);
+        }
+        let weights = weights.stored(|_| Dtype::F32);
+        let float = case.run(&HOST, &weights, options(Attention::SageSla(sparse())));
+        for device in [(8, 0), (8, 9), (9, 0)].into_iter().filter_map(emulator) {
+            let int8 = case.run(&device, &weights, DitOptions { quantise: true, ..options(Attention::SageSla(sparse())) });
+            let distance = Distance::between(&int8, &float).relative_l2;
+            println!("{heads} heads of {}: relative L2 {distance} from the float network", dim / heads);
+            assert!((1e-5..0.03).contains(&distance), "{distance}");
+        }
+    }
+}
+
+/// Keeps what attention reads.
+#[derive(Default)]
+struct Looks(Vec<[Vec<f32>; 3]>);
+
+impl<B: Backend> Observer<B> for Looks {
+    fn see(&mut self, _: &B, _: Place, _: &B::Tensor) -> turbowan_wan_model::Result<()> {
+        Ok(())
+    }
+
+    fn see_attention(&mut self, backend: &B, _: usize, qkv: [&B::Tensor; 3], _: Heads) -> turbowan_wan_model::Result<()> {
+        self.0.push(qkv.map(|rows| backend.download(rows).unwrap()));
+        Ok(())
+    }
+}
+
+#[test]
+fn whoever_looks_at_attention_sees_what_the_host_reads_and_changes_nothing() {
+    let (Some(device), case, weights) = (emulator((8, 9)), Case::new(), weights()) else { return };
+    for attention in [Attention::Sage, Attention::SageSla(sparse()), Attention::Original] {
+        let (mut here, mut there) = (Looks::default(), Looks::default());
+        let seen = case.run_seen(&device, &weights, options(attention), &mut here);
+        case.run_seen(&HOST, &weights, options(attention), &mut there);
+        assert!(seen == case.run(&device, &weights, options(attention)), "{attention:?}");
+        assert_eq!((here.0.len(), there.0.len()), (2, 2));
+        for (what, (got, want)) in ["queries", "keys", "values"].iter().zip(here.0[0].iter().zip(&there.0[0])) {
+            Verdict::of(got, want, Bound::relative_l2(SAME_ARITHMETIC)).demand(&format!("{attention:?} {what}"));
+        }
+    }
 }
 
 #[test]

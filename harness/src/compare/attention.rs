@@ -133,7 +133,6 @@ pub fn attend(input: &Input, way: Way, rounding: Rounding) -> Result<Vec<f32>, E
     let none = SlaProjection { weight: vec![0.0; head_dim * head_dim], bias: vec![0.0; head_dim] };
     let projection = way.is_sparse().then_some(&none);
     let heads = Heads { batch, heads, head_dim };
-    use turbowan_wan_model::backend::Backend as _;
     let out = Host { rounding }.self_attention(qkv.each_ref(), heads, &way.attention(rounding), projection)?;
     Ok(out.rows.values)
 }

@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod host;
+pub mod self_attention;
 pub mod tape;
 pub mod text;
 pub mod vae;
@@ -14,10 +15,12 @@ use std::fmt::Debug;
 
 use turbowan_cuda::{AttnShape, HeadLayout, Rounding};
 
-use crate::attention::{Attention, SlaProjection};
+use crate::attention::SlaProjection;
 use crate::checkpoint::TensorView;
 use crate::error::Misfit;
 use crate::{Error, Result};
+
+pub use self_attention::{Projections, See, SelfAttention};
 
 /// What follows a linear layer, in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +80,7 @@ pub enum NormRule {
 ///
 /// Activations are rows of channels, `[batch * tokens, width]`. A table over samples (`shift`, `scale`, `gate`) is
 /// `[batch, width]`; row `r` belongs to sample `r / (rows / batch)`.
-pub trait Backend: Debug {
+pub trait Backend: Debug + Sized {
     /// Floating-point rows in the backend's memory.
     type Tensor: Debug;
     /// What a linear layer reads.
@@ -101,6 +104,11 @@ pub trait Backend: Debug {
     fn first_not_finite(&self, x: &Self::Tensor) -> Result<Option<usize>>;
     /// Prepares the linear layer `name`, whose tensors are `name.weight` and `name.bias`.
     fn load_linear(&self, name: &str, parameters: LinearParameters<'_>, form: LinearForm) -> Result<Self::Linear>;
+    /// Prepares layers that read the same rows, queries, keys and values, so that a backend may work them out together.
+    fn load_linears(&self, layers: [(&str, LinearParameters<'_>); 3], form: LinearForm) -> Result<[Self::Linear; 3]> {
+        let [a, b, c] = layers.map(|(name, parameters)| self.load_linear(name, parameters, form));
+        Ok([a?, b?, c?])
+    }
     /// Takes the tensor `name` in as rows of `width`, stored as `rounding` says. The name is for a backend that keeps
     /// parameters apart from other rows.
     fn load_rows(&self, _name: &str, tensor: TensorView<'_>, width: usize, rounding: Rounding) -> Result<Self::Tensor> {
@@ -162,13 +170,13 @@ pub trait Backend: Debug {
     fn rms_norm_rope(&self, x: &mut Self::Tensor, norm: Norm, weight: &Self::Tensor, heads: usize, rope: Option<&Self::Rope>)
     -> Result<()>;
 
-    /// Self-attention of `batch` samples, in the way that `how` names; `projection` is SLA's `proj_l`.
-    fn self_attention(
+    /// Self-attention of rows `x`, from their projections on: queries and keys are normed over the whole width and turned.
+    /// `see` is shown what attention reads; that changes no bit of the result.
+    fn attend_to_itself(
         &self,
-        qkv: [&Self::Tensor; 3],
-        heads: Heads,
-        how: &Attention,
-        projection: Option<&Self::Projection>,
+        x: &Self::Activation,
+        attention: &SelfAttention<'_, Self>,
+        see: Option<See<'_, Self>>,
     ) -> Result<Self::Activation>;
     /// Dense attention to keys of another length; `text_batch` is 1 when all samples share their keys.
     fn cross_attention(

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::attention::Attention;
-use crate::backend::{Backend, Heads, Norm, NormRule, Pointwise};
+use crate::backend::{Backend, Heads, Norm, NormRule, Pointwise, Projections, See, SelfAttention};
 use crate::config::DitConfig;
 use crate::dit::DitOptions;
 use crate::dit::embed::Loader;
@@ -16,23 +16,15 @@ pub(super) const GATES: [usize; 2] = [2, 5];
 pub struct Block<B: Backend> {
     attention: Attention,
     norm: Norm,
-    self_attn: Attend<B>,
+    self_attn: Projections<B>,
+    self_out: B::Linear,
     sla: Option<B::Projection>,
     norm3: [B::Tensor; 2],
-    cross_attn: Attend<B>,
+    cross_attn: Projections<B>,
+    cross_out: B::Linear,
     image: Option<ImageKeys<B>>,
     ffn_up: B::Linear,
     ffn_down: B::Linear,
-}
-
-#[derive(Debug)]
-struct Attend<B: Backend> {
-    q: B::Linear,
-    k: B::Linear,
-    v: B::Linear,
-    o: B::Linear,
-    norm_q: B::Tensor,
-    norm_k: B::Tensor,
 }
 
 /// Keys and values of CLIP states (Wan 2.1 image to video).
@@ -43,17 +35,10 @@ struct ImageKeys<B: Backend> {
     norm_k: B::Tensor,
 }
 
-impl<B: Backend> Attend<B> {
-    fn load(loader: &Loader<'_, B>, name: &str, rule: NormRule, dim: usize) -> Result<Self> {
-        Ok(Self {
-            q: loader.linear(&format!("{name}.q"))?,
-            k: loader.linear(&format!("{name}.k"))?,
-            v: loader.linear(&format!("{name}.v"))?,
-            o: loader.linear(&format!("{name}.o"))?,
-            norm_q: loader.norm_rows(&format!("{name}.norm_q.weight"), rule, dim)?,
-            norm_k: loader.norm_rows(&format!("{name}.norm_k.weight"), rule, dim)?,
-        })
-    }
+/// The norms of queries and keys.
+fn norms<B: Backend>(loader: &Loader<'_, B>, name: &str, rule: NormRule, dim: usize) -> Result<[B::Tensor; 2]> {
+    let norm = |side: &str| loader.norm_rows(&format!("{name}.norm_{side}.weight"), rule, dim);
+    Ok([norm("q")?, norm("k")?])
 }
 
 impl<B: Backend> Block<B> {
@@ -71,16 +56,24 @@ impl<B: Backend> Block<B> {
                 norm_k: loader.norm_rows(&format!("{name}.cross_attn.norm_k_img.weight"), rule, dim)?,
             }),
         };
+        let layer = |part: &str| format!("{name}.{part}");
+        let [q, k, v] = loader.linears([&layer("self_attn.q"), &layer("self_attn.k"), &layer("self_attn.v")])?;
+        let [norm_q, norm_k] = norms(loader, &layer("self_attn"), rule, dim)?;
+        let self_attn = Projections { q, k, v, norm_q, norm_k };
+        let [q, k, v] = ["q", "k", "v"].map(|part| loader.linear(&layer(&format!("cross_attn.{part}"))));
+        let [norm_q, norm_k] = norms(loader, &layer("cross_attn"), rule, dim)?;
         Ok(Self {
             attention: options.attention,
             norm: Norm { rule, eps: config.eps },
-            self_attn: Attend::load(loader, &format!("{name}.self_attn"), rule, dim)?,
+            self_attn,
+            self_out: loader.linear(&layer("self_attn.o"))?,
             sla,
             norm3: [
                 loader.norm_rows(&format!("{name}.norm3.weight"), rule, dim)?,
                 loader.norm_rows(&format!("{name}.norm3.bias"), rule, dim)?,
             ],
-            cross_attn: Attend::load(loader, &format!("{name}.cross_attn"), rule, dim)?,
+            cross_attn: Projections { q: q?, k: k?, v: v?, norm_q, norm_k },
+            cross_out: loader.linear(&layer("cross_attn.o"))?,
             image,
             ffn_up: loader.linear(&format!("{name}.ffn.0"))?,
             ffn_down: loader.linear(&format!("{name}.ffn.2"))?,
@@ -102,43 +95,34 @@ impl<B: Backend> Block<B> {
         Ok(TextKv { text: kv(&context.text, &cross.k, &cross.v, &cross.norm_k)?, image })
     }
 
-    /// Takes `rows` through the block; `see_attention` is shown queries, keys and values.
-    pub(super) fn forward(
-        &self,
-        backend: &B,
-        rows: &mut B::Tensor,
-        around: &Surroundings<'_, B>,
-        see_attention: impl FnOnce([&B::Tensor; 3]) -> Result<()>,
-    ) -> Result<()> {
+    /// Takes `rows` through the block; `see` is shown the queries, keys and values of its self-attention.
+    pub(super) fn forward(&self, backend: &B, rows: &mut B::Tensor, around: &Surroundings<'_, B>, see: Option<See<'_, B>>) -> Result<()> {
         let [shift_sa, scale_sa, gate_sa, shift_ffn, scale_ffn, gate_ffn] = around.modulation else {
             return Err(turbowan_cuda::Error::Length { what: "modulation chunks", expected: 6, found: around.modulation.len() }.into());
         };
         let rounding = backend.rounding();
 
-        let Attend { q, k, v, .. } = &self.self_attn;
+        let Projections { q, k, v, .. } = &self.self_attn;
         let x = backend.norm_modulate(rows, self.norm, shift_sa, scale_sa, rounding, &[q, k, v])?;
-        let [q, k, v] = self.queries_keys_values(backend, &x, around)?;
-        see_attention([&q, &k, &v])?;
-        let o = backend.self_attention([&q, &k, &v], around.heads, &self.attention, self.sla.as_ref())?;
-        backend.project_gated(&o, &self.self_attn.o, gate_sa, rows)?;
+        let attention = SelfAttention {
+            projections: &self.self_attn,
+            norm: self.norm,
+            rope: around.rope,
+            heads: around.heads,
+            how: &self.attention,
+            linear_branch: self.sla.as_ref(),
+            reader: &self.self_out,
+        };
+        let o = backend.attend_to_itself(&x, &attention, see)?;
+        backend.project_gated(&o, &self.self_out, gate_sa, rows)?;
 
         let x = backend.norm_affine(rows, self.norm, &self.norm3[0], &self.norm3[1], &[&self.cross_attn.q])?;
         let o = self.attend_to_text(backend, &x, around)?;
-        backend.project(&o, &self.cross_attn.o, rows)?;
+        backend.project(&o, &self.cross_out, rows)?;
 
         let x = backend.norm_modulate(rows, self.norm, shift_ffn, scale_ffn, rounding, &[&self.ffn_up])?;
         let x = backend.activation(backend.linear(&x, &self.ffn_up, Pointwise::Gelu)?)?;
         backend.project_gated(&x, &self.ffn_down, gate_ffn, rows)
-    }
-
-    fn queries_keys_values(&self, backend: &B, x: &B::Activation, around: &Surroundings<'_, B>) -> Result<[B::Tensor; 3]> {
-        let weights = &self.self_attn;
-        let mut q = backend.linear(x, &weights.q, Pointwise::None)?;
-        let mut k = backend.linear(x, &weights.k, Pointwise::None)?;
-        let v = backend.linear(x, &weights.v, Pointwise::None)?;
-        backend.rms_norm_rope(&mut q, self.norm, &weights.norm_q, around.heads.heads, Some(around.rope))?;
-        backend.rms_norm_rope(&mut k, self.norm, &weights.norm_k, around.heads.heads, Some(around.rope))?;
-        Ok([q, k, v])
     }
 
     fn attend_to_text(&self, backend: &B, x: &B::Activation, around: &Surroundings<'_, B>) -> Result<B::Activation> {

@@ -17,12 +17,21 @@ pub(super) struct Loader<'a, B: Backend> {
 impl<B: Backend> Loader<'_, B> {
     /// The linear layer `name`, int8 where the file has it so.
     pub fn linear(&self, name: &str) -> Result<B::Linear> {
+        self.backend.load_linear(name, self.parameters(name)?, self.form)
+    }
+
+    /// Three layers that read the same rows.
+    pub fn linears(&self, names: [&str; 3]) -> Result<[B::Linear; 3]> {
+        let [a, b, c] = names.map(|name| self.parameters(name).map(|parameters| (name, parameters)));
+        self.backend.load_linears([a?, b?, c?], self.form)
+    }
+
+    fn parameters(&self, name: &str) -> Result<LinearParameters<'_>> {
         let bias = self.find(&format!("{name}.bias"))?;
-        let parameters = match self.find(&format!("{name}.int8_weight"))? {
+        Ok(match self.find(&format!("{name}.int8_weight"))? {
             Some(weight) => LinearParameters::Int8 { weight, scale: self.take(&format!("{name}.scale"))?, bias },
             None => LinearParameters::Float { weight: self.take(&format!("{name}.weight"))?, bias },
-        };
-        self.backend.load_linear(name, parameters, self.form)
+        })
     }
 
     /// The tensor `name` as rows of `width`, rounded as activations are.

@@ -77,6 +77,11 @@ pub trait Observer<B: Backend> {
     /// An error ends the pass.
     fn see(&mut self, backend: &B, place: Place, rows: &B::Tensor) -> Result<()>;
 
+    /// Whether [`Observer::see_attention`] is to be called for a block: on a device it costs copies.
+    fn wants_attention(&mut self, _block: usize) -> bool {
+        true
+    }
+
     /// Called before a block attends to itself, with its queries, keys and values.
     ///
     /// # Errors
@@ -93,6 +98,10 @@ pub struct Unobserved;
 impl<B: Backend> Observer<B> for Unobserved {
     fn see(&mut self, _: &B, _: Place, _: &B::Tensor) -> Result<()> {
         Ok(())
+    }
+
+    fn wants_attention(&mut self, _: usize) -> bool {
+        false
     }
 }
 

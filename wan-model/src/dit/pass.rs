@@ -103,7 +103,9 @@ impl<B: Backend> WanDit<B> {
         let Around { modulations, rope, heads, .. } = around;
         let modulation = &modulations[index];
         let surroundings = Surroundings { modulation, text: &text.blocks[index], text_batch: text.batch, rope, heads: *heads };
-        self.blocks[index].forward(backend, rows, &surroundings, |qkv| observer.see_attention(backend, index, qkv, *heads))
+        let is_wanted = observer.wants_attention(index);
+        let mut see = |qkv: [&B::Tensor; 3]| observer.see_attention(backend, index, qkv, *heads);
+        self.blocks[index].forward(backend, rows, &surroundings, if is_wanted { Some(&mut see) } else { None })
     }
 
     /// What comes after the last block: the head's rows.

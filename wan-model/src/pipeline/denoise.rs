@@ -107,6 +107,12 @@ struct Guard<'w> {
     watch: &'w mut dyn Watch,
 }
 
+impl Guard<'_> {
+    fn attention_place(&self, block: usize) -> AttentionPlace {
+        AttentionPlace { step: self.step, branch: self.branch, block, of: self.layers }
+    }
+}
+
 impl<B: Backend> Observer<B> for Guard<'_> {
     fn see(&mut self, backend: &B, place: Place, rows: &B::Tensor) -> Result<()> {
         if let Some(index) = backend.first_not_finite(rows)? {
@@ -118,11 +124,13 @@ impl<B: Backend> Observer<B> for Guard<'_> {
             Place::Patches | Place::Head => Ok(()),
         }
     }
+
+    fn wants_attention(&mut self, block: usize) -> bool {
+        self.watch.wants_attention(self.attention_place(block))
+    }
+
     fn see_attention(&mut self, backend: &B, block: usize, qkv: [&B::Tensor; 3], heads: Heads) -> Result<()> {
-        let place = AttentionPlace { step: self.step, branch: self.branch, block, of: self.layers };
-        if !self.watch.wants_attention(place) {
-            return Ok(());
-        }
+        let place = self.attention_place(block);
         let [q, k, v] = qkv.map(|rows| backend.download(rows));
         self.watch.attention(place, [q?, k?, v?], heads)
     }

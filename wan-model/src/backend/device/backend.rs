@@ -14,22 +14,26 @@ use turbowan_cuda::ops::norm::device::Then;
 use turbowan_cuda::ops::rope::device::RopeTurns;
 
 use super::attention::{Attentions, DeviceProjection};
-use super::linear::{DeviceLinear, Products};
+use super::int8_attention::Int8Attention;
+use super::layer::{DeviceLinear, Layers};
+use super::linear::Products;
 use super::norm::Norms;
 use super::tensor::{DeviceActivation, DeviceTensor, Part, Values};
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
 use crate::backend::host::first_not_finite;
-use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise};
+use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise, See, SelfAttention};
 use crate::checkpoint::TensorView;
 
 /// A device with the kernels of the transformer and of the text encoder, and the stream that their work is queued on.
 #[derive(Debug)]
 pub struct DeviceBackend {
     pub(super) stream: Stream,
+    layers: Layers,
     pub(super) products: Products,
     pub(super) norms: Norms,
     attentions: Attentions,
+    int8_attention: Int8Attention,
     finite: FirstNotFinite,
     pub(super) gate: GeluGate,
     pub(super) text_attention: BiasAttention,
@@ -45,9 +49,11 @@ impl DeviceBackend {
     pub fn load(device: &Device) -> Result<Self> {
         Ok(Self {
             stream: device.stream()?,
+            layers: Layers::load(device)?,
             products: Products::load(device)?,
             norms: Norms::load(device)?,
             attentions: Attentions::load(device)?,
+            int8_attention: Int8Attention::load(device)?,
             finite: FirstNotFinite::load(device)?,
             gate: GeluGate::load(device)?,
             text_attention: BiasAttention::load(device)?,
@@ -102,7 +108,11 @@ impl Backend for DeviceBackend {
     }
 
     fn load_linear(&self, _name: &str, parameters: LinearParameters<'_>, form: LinearForm) -> Result<DeviceLinear> {
-        self.products.load_linear(&self.stream, parameters, form)
+        self.layers.one(&self.stream, parameters, form)
+    }
+
+    fn load_linears(&self, layers: [(&str, LinearParameters<'_>); 3], form: LinearForm) -> Result<[DeviceLinear; 3]> {
+        self.layers.three(&self.stream, layers.map(|(_, parameters)| parameters), form)
     }
 
     fn load_tables(&self, tables: &[(&str, TensorView<'_>)], width: usize, rounding: Rounding) -> Result<Vec<DeviceTensor>> {
@@ -214,14 +224,25 @@ impl Backend for DeviceBackend {
         Ok(())
     }
 
-    fn self_attention(
+    fn attend_to_itself(
         &self,
-        qkv: [&DeviceTensor; 3],
-        heads: Heads,
-        how: &Attention,
-        projection: Option<&DeviceProjection>,
+        x: &DeviceActivation,
+        attention: &SelfAttention<'_, Self>,
+        see: Option<See<'_, Self>>,
     ) -> Result<DeviceActivation> {
-        Ok(self.attentions.to_itself(&self.stream, qkv, heads, how, projection)?.into())
+        if let Attention::Sage | Attention::SageSla(_) = attention.how {
+            return self.int8_attention.run(&self.stream, &self.products, x, attention, see);
+        }
+        let qkv = attention.queries_keys_values(self, x)?;
+        let qkv = qkv.each_ref();
+        if let Some(see) = see {
+            see(qkv)?;
+        }
+        let out = match attention.how {
+            Attention::Sla(sparsity) => self.attentions.sparsely(&self.stream, qkv, attention.heads, sparsity, attention.linear_branch)?,
+            _ => self.attentions.to_itself(&self.stream, qkv, attention.heads)?,
+        };
+        Ok(out.into())
     }
 
     fn cross_attention(

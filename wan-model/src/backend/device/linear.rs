@@ -1,49 +1,20 @@
 //! Linear layers on a device: bf16 on tensor cores, int8, and in f32 where the rows are.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, PoisonError};
-
 use half::bf16;
 use turbowan_cuda::Rounding;
 use turbowan_cuda::device::{Buffer, Device, Stream, View};
 use turbowan_cuda::ops::activation::{Activate, Function};
 use turbowan_cuda::ops::elementwise::device::ResidualGate;
 use turbowan_cuda::ops::gemm::device::{DeviceMatrix, GemmBf16};
-use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, DeviceWeight, GemmInt8};
+use turbowan_cuda::ops::gemm_int8::device::{DeviceRows, GemmInt8};
 use turbowan_cuda::ops::linear_f32::{LinearF32, ProductShape};
 use turbowan_cuda::ops::quant::device::QuantBlock;
-use turbowan_cuda::ops::quant::{BLOCK, Int8Rule, padded, padded_rows};
+use turbowan_cuda::ops::quant::{BLOCK, Int8Rule};
 
-use super::tensor::{DeviceActivation, DeviceTensor, Int8Values, Values};
+use super::layer::{DeviceLinear, Weight};
+use super::tensor::{DeviceActivation, DeviceTensor, Int8Values, Part, Values};
 use crate::Result;
-use crate::backend::{LinearForm, LinearParameters, Pointwise, not_int8, weight_sides};
-
-/// Weight and bias in device memory.
-#[derive(Debug)]
-pub struct DeviceLinear {
-    out: usize,
-    input: usize,
-    weight: Weight,
-    bias: Option<Buffer<bf16>>,
-    /// What gates a sum that has no gate, `[out]`.
-    ones: Arc<Buffer<f32>>,
-    rounding: Rounding,
-}
-
-#[derive(Debug)]
-enum Weight {
-    Bf16(Buffer<bf16>),
-    Int8(Int8Weight),
-}
-
-/// `values [out, padded(input)]` with `scales [ceil(out / 128), ceil(input / 128)]`; rows for it are quantised by `rule`.
-#[derive(Debug)]
-struct Int8Weight {
-    values: Buffer<i8>,
-    scales: Buffer<f32>,
-    rule: Int8Rule,
-}
+use crate::backend::Pointwise;
 
 /// The products of a device, and what goes before and behind them.
 #[derive(Debug)]
@@ -54,19 +25,19 @@ pub(super) struct Products {
     quantise: QuantBlock,
     activate: Activate,
     residual: ResidualGate,
-    /// Ones by their number: layers of a width share theirs.
-    ones: Mutex<HashMap<usize, Arc<Buffer<f32>>>>,
 }
 
-impl DeviceLinear {
-    /// Whether it reads int8 rows of 1 x 128 blocks, which norms can write.
-    pub(super) fn reads_per_token(&self) -> bool {
-        matches!(self.weight, Weight::Int8(Int8Weight { rule: Int8Rule::PerToken, .. }))
-    }
-
-    fn bias(&self) -> Option<View<'_, bf16>> {
-        self.bias.as_ref().map(Buffer::view)
-    }
+/// Queries, keys and values of one activation as products leave them, bf16 rows of one width.
+#[derive(Debug)]
+pub(super) struct ProjectedRows {
+    /// Each from the first value of its first row to the last of its last.
+    pub rows: [Part<bf16>; 3],
+    /// Values from a row to the next.
+    pub stride: usize,
+    /// Sums of squares over every 128 columns of queries and keys, from the first row's first to the last row's last.
+    pub squares: [Part<f32>; 2],
+    /// Sums from a row's first to the next row's.
+    pub squares_stride: usize,
 }
 
 impl Products {
@@ -78,7 +49,6 @@ impl Products {
             quantise: QuantBlock::load(device)?,
             activate: Activate::load(device)?,
             residual: ResidualGate::load(device)?,
-            ones: Mutex::default(),
         })
     }
 
@@ -90,45 +60,6 @@ impl Products {
         &self.residual
     }
 
-    /// Uploads a layer, and quantises its weight there where it is to be int8.
-    pub fn load_linear(&self, stream: &Stream, parameters: LinearParameters<'_>, form: LinearForm) -> Result<DeviceLinear> {
-        let (LinearParameters::Float { weight, bias } | LinearParameters::Int8 { weight, bias, .. }) = parameters;
-        let [out, input] = weight_sides(&weight)?;
-        let weight = match parameters {
-            LinearParameters::Float { weight, .. } => {
-                let values = stream.upload_made(weight.len(), || weight.to_bf16())?;
-                if form.quantised { self.quantised(stream, &values, out, input)? } else { Weight::Bf16(values) }
-            }
-            LinearParameters::Int8 { weight, scale, .. } => {
-                let values = weight.to_i8().ok_or_else(|| not_int8(&weight))?;
-                // a checkpoint that is int8 was tuned with rows in official blocks
-                let (values, scales) = (stream.upload(&padded_rows(&values, input))?, stream.upload(&scale.to_f32())?);
-                Weight::Int8(Int8Weight { values, scales, rule: Int8Rule::Official })
-            }
-        };
-        let bias = bias.map(|bias| stream.upload(&bias.to_bf16())).transpose()?;
-        let layer = DeviceLinear { out, input, weight, bias, ones: self.ones(stream, out)?, rounding: form.rounding };
-        if let Weight::Int8(weight) = &layer.weight {
-            weight.operand(&layer)?;
-        }
-        Ok(layer)
-    }
-
-    fn ones(&self, stream: &Stream, count: usize) -> Result<Arc<Buffer<f32>>> {
-        let mut ones = self.ones.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(match ones.entry(count) {
-            Entry::Occupied(there) => Arc::clone(there.get()),
-            Entry::Vacant(place) => Arc::clone(place.insert(Arc::new(stream.upload(&vec![1.0; count])?))),
-        })
-    }
-
-    fn quantised(&self, stream: &Stream, weight: &Buffer<bf16>, out: usize, input: usize) -> Result<Weight> {
-        let (mut values, mut scales) =
-            (stream.allocate(out * padded(input))?, stream.allocate(out.div_ceil(BLOCK) * input.div_ceil(BLOCK))?);
-        self.quantise.run(stream, Int8Rule::Official, weight.view(), out, input, values.view_mut(), scales.view_mut())?;
-        Ok(Weight::Int8(Int8Weight { values, scales, rule: Int8Rule::PerToken }))
-    }
-
     /// `then(x W^T + b)`.
     pub fn linear(&self, stream: &Stream, x: &DeviceActivation, layer: &DeviceLinear, then: Pointwise) -> Result<DeviceTensor> {
         let rows = x.tensor.rows;
@@ -137,34 +68,34 @@ impl Products {
             Weight::Bf16(weight) if matches!(x.tensor.values, Values::F32(_)) => {
                 let mut out = stream.allocate(count)?;
                 let shape = ProductShape { rows, columns: layer.out, depth: layer.input };
-                self.f32.run(stream, shape, x.tensor.expect_f32()?, weight.view(), layer.bias(), out.view_mut())?;
+                self.f32.run(stream, shape, x.tensor.expect_f32()?, weight.view()?, layer.bias()?, out.view_mut())?;
                 self.finish_f32(stream, layer, then, out)
             }
             Weight::Bf16(weight) => {
                 let [x, weight] = matrices(x, layer, weight)?;
                 if layer.rounding == Rounding::None {
                     let mut out = stream.allocate(count)?;
-                    self.bf16.store_f32(stream, x, weight, layer.bias(), out.view_mut())?;
+                    self.bf16.store_f32(stream, x, weight, layer.bias()?, out.view_mut())?;
                     return self.finish_f32(stream, layer, then, out);
                 }
                 let mut out = stream.allocate(count)?;
-                self.bf16.store(stream, x, weight, layer.bias(), out.view_mut(), None)?;
+                self.bf16.store(stream, x, weight, layer.bias()?, out.view_mut(), None)?;
                 self.finish(stream, layer, then, out)
             }
             Weight::Int8(int8) => {
                 let (x, weight) = (self.int8_rows(stream, x, int8.rule)?, int8.operand(layer)?);
                 if layer.rounding == Rounding::None {
                     let mut out = stream.allocate(count)?;
-                    self.int8.store_f32(stream, x, weight, layer.bias(), out.view_mut())?;
+                    self.int8.store_f32(stream, x, weight, layer.bias()?, out.view_mut())?;
                     return self.finish_f32(stream, layer, then, out);
                 }
                 if then == Pointwise::Gelu && int8.rule == Int8Rule::PerToken {
                     let mut out = Int8Values::room(stream, int8.rule, rows, layer.out)?;
-                    self.int8.gelu_quantise(stream, x, weight, layer.bias(), out.values.view_mut(), out.scales.view_mut())?;
+                    self.int8.gelu_quantise(stream, x, weight, layer.bias()?, out.values.view_mut(), out.scales.view_mut())?;
                     return Ok(DeviceTensor::int8(layer.out, out));
                 }
                 let mut out = stream.allocate(count)?;
-                self.int8.store(stream, x, weight, layer.bias(), out.view_mut(), None)?;
+                self.int8.store(stream, x, weight, layer.bias()?, out.view_mut(), None)?;
                 self.finish(stream, layer, then, out)
             }
         }
@@ -182,6 +113,49 @@ impl Products {
             self.activate.in_place_f32(stream, function, out.view_mut())?;
         }
         Ok(DeviceTensor::f32(layer.out, out))
+    }
+
+    /// Queries, keys and values of `x`: by one product where the layers lie together, otherwise by three.
+    pub fn queries_keys_values(&self, stream: &Stream, x: &DeviceActivation, layers: [&DeviceLinear; 3]) -> Result<ProjectedRows> {
+        let (rows, width, parts) = (x.rows(), layers[0].out, layers[0].out.div_ceil(BLOCK));
+        if let Some(all) = DeviceLinear::joined(layers) {
+            let (out, squares) = self.with_squares(stream, x, &all)?;
+            let (out, squares) = (Part::from(out), Part::from(squares));
+            let before_last = rows.saturating_sub(1);
+            return Ok(ProjectedRows {
+                rows: [0, 1, 2].map(|at| out.within(at * width, before_last * all.out + width)),
+                stride: all.out,
+                squares: [0, 1].map(|at| squares.within(at * parts, before_last * 3 * parts + parts)),
+                squares_stride: 3 * parts,
+            });
+        }
+        let [q, k, v] = layers;
+        let ((q, q_squares), (k, k_squares)) = (self.with_squares(stream, x, q)?, self.with_squares(stream, x, k)?);
+        let (v, _) = self.with_squares(stream, x, v)?;
+        Ok(ProjectedRows {
+            rows: [q.into(), k.into(), v.into()],
+            stride: width,
+            squares: [q_squares.into(), k_squares.into()],
+            squares_stride: parts,
+        })
+    }
+
+    /// A product, and the sums of squares over every 128 columns of its rows.
+    fn with_squares(&self, stream: &Stream, x: &DeviceActivation, layer: &DeviceLinear) -> Result<(Buffer<bf16>, Buffer<f32>)> {
+        let rows = x.rows();
+        let (mut out, mut squares) = (stream.allocate(rows * layer.out)?, stream.allocate(rows * layer.out.div_ceil(BLOCK))?);
+        let (to, sums) = (out.view_mut(), Some(squares.view_mut()));
+        match &layer.weight {
+            Weight::Bf16(weight) => {
+                let [x, weight] = matrices(x, layer, weight)?;
+                self.bf16.store(stream, x, weight, layer.bias()?, to, sums)?;
+            }
+            Weight::Int8(int8) => {
+                let (x, weight) = (self.int8_rows(stream, x, int8.rule)?, int8.operand(layer)?);
+                self.int8.store(stream, x, weight, layer.bias()?, to, sums)?;
+            }
+        }
+        Ok((out, squares))
     }
 
     /// `residual += x W^T + b`: one times a bf16 sum is that sum.
@@ -214,11 +188,11 @@ impl Products {
         match &layer.weight {
             Weight::Bf16(weight) => {
                 let [x, weight] = matrices(x, layer, weight)?;
-                self.bf16.add_gated(stream, x, weight, layer.bias(), gate, rows_per_gate, onto)?;
+                self.bf16.add_gated(stream, x, weight, layer.bias()?, gate, rows_per_gate, onto)?;
             }
             Weight::Int8(int8) => {
                 let (x, weight) = (self.int8_rows(stream, x, int8.rule)?, int8.operand(layer)?);
-                self.int8.add_gated(stream, x, weight, layer.bias(), gate, rows_per_gate, onto)?;
+                self.int8.add_gated(stream, x, weight, layer.bias()?, gate, rows_per_gate, onto)?;
             }
         }
         Ok(())
@@ -241,16 +215,10 @@ impl Products {
     }
 }
 
-impl Int8Weight {
-    fn operand(&self, layer: &DeviceLinear) -> Result<DeviceWeight<'_>> {
-        Ok(DeviceWeight::new(layer.out, layer.input, self.values.view(), self.scales.view())?)
-    }
-}
-
 /// Rows and weight of a bf16 product.
-fn matrices<'a>(x: &'a DeviceActivation, layer: &DeviceLinear, weight: &'a Buffer<bf16>) -> Result<[DeviceMatrix<'a>; 2]> {
+fn matrices<'a>(x: &'a DeviceActivation, layer: &DeviceLinear, weight: &'a Part<bf16>) -> Result<[DeviceMatrix<'a>; 2]> {
     let rows = DeviceMatrix::new(x.tensor.rows, x.tensor.width, x.tensor.expect_bf16()?.view())?;
-    Ok([rows, DeviceMatrix::new(layer.out, layer.input, weight.view())?])
+    Ok([rows, DeviceMatrix::new(layer.out, layer.input, weight.view()?)?])
 }
 
 /// The function behind a product.

@@ -5,6 +5,9 @@
 
 mod attention;
 mod backend;
+mod block_map;
+mod int8_attention;
+mod layer;
 mod linear;
 mod norm;
 mod tensor;
@@ -13,5 +16,5 @@ pub mod vae;
 
 pub use attention::DeviceProjection;
 pub use backend::DeviceBackend;
-pub use linear::DeviceLinear;
+pub use layer::DeviceLinear;
 pub use tensor::{DeviceActivation, DeviceTensor};

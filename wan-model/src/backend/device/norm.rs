@@ -10,7 +10,7 @@ use turbowan_cuda::ops::quant::Int8Rule;
 use turbowan_cuda::ops::rope::device::{HeadRows, RmsRope, RopeTurns};
 use turbowan_cuda::{Error, HeadLayout};
 
-use super::linear::DeviceLinear;
+use super::layer::DeviceLinear;
 use super::tensor::{DeviceActivation, DeviceTensor, Int8Values, Part};
 use crate::Result;
 use crate::backend::{Norm, NormRule};
@@ -97,15 +97,18 @@ impl Norms {
         if heads == 0 || !width.is_multiple_of(heads) {
             return Err(Error::Size { what: "heads of a row", must: "a divisor of its width", found: heads }.into());
         }
-        let rule = match norm.rule {
-            NormRule::Standard => RmsRule::Standard,
-            NormRule::Fast => RmsRule::Fast,
-        };
         let tokens = turns.map_or(rows, RopeTurns::tokens);
         let x = HeadRows { values: x.expect_bf16()?.view(), tokens, heads, head_dim: width / heads, stride: width };
         let mut out = stream.allocate(rows * width)?;
-        self.rms.run(stream, rule, norm.eps, x, weight.expect_f32()?, turns, HeadLayout::Blhd, out.view_mut())?;
+        self.rms.run(stream, rms_rule(norm.rule), norm.eps, x, weight.expect_f32()?, turns, HeadLayout::Blhd, out.view_mut())?;
         Ok(DeviceTensor::bf16(width, out))
+    }
+}
+
+pub(super) fn rms_rule(rule: NormRule) -> RmsRule {
+    match rule {
+        NormRule::Standard => RmsRule::Standard,
+        NormRule::Fast => RmsRule::Fast,
     }
 }
 

@@ -57,6 +57,12 @@ impl<T: Plain> Part<T> {
         Ok(self.memory.view().slice(self.range.clone())?)
     }
 
+    /// `len` values from `from` on.
+    pub fn within(&self, from: usize, len: usize) -> Self {
+        let start = self.range.start + from;
+        Self { memory: Arc::clone(&self.memory), range: start..start + len }
+    }
+
     /// All of `parts` as one, where each begins where the one before it ends.
     pub fn joined<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut parts = parts.into_iter();
@@ -183,6 +189,11 @@ pub struct DeviceActivation {
 }
 
 impl DeviceActivation {
+    /// Number of rows.
+    pub(super) fn rows(&self) -> usize {
+        self.tensor.rows
+    }
+
     /// The place of the rows by a rule.
     pub(super) fn quantised(&self, rule: Int8Rule) -> &OnceLock<Int8Values> {
         match rule {

@@ -17,7 +17,7 @@ pub use attention::block_map;
 pub use linear::HostLinear;
 pub use tensor::{HostActivation, HostTensor};
 
-use super::{Backend, Heads, LinearForm, LinearParameters, Norm, NormRule, Pointwise};
+use super::{Backend, Heads, LinearForm, LinearParameters, Norm, NormRule, Pointwise, See, SelfAttention};
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
 
@@ -29,6 +29,20 @@ pub struct Host {
 }
 
 impl Host {
+    /// Self-attention of queries, keys and values, in the way that `how` names; `projection` is SLA's `proj_l`.
+    ///
+    /// # Errors
+    /// Rows that do not divide into samples and heads.
+    pub fn self_attention(
+        &self,
+        qkv: [&HostTensor; 3],
+        heads: Heads,
+        how: &Attention,
+        projection: Option<&SlaProjection>,
+    ) -> Result<HostActivation> {
+        Ok(attention::to_itself(self.rounding, qkv, heads, how, projection)?.into())
+    }
+
     fn layer_norm(&self, x: &HostTensor, norm: Norm) -> LayerNorm {
         let rule = match norm.rule {
             NormRule::Standard => LayerNormRule::Standard,
@@ -167,14 +181,17 @@ impl Backend for Host {
         Ok(())
     }
 
-    fn self_attention(
+    fn attend_to_itself(
         &self,
-        qkv: [&HostTensor; 3],
-        heads: Heads,
-        how: &Attention,
-        projection: Option<&SlaProjection>,
+        x: &HostActivation,
+        attention: &SelfAttention<'_, Self>,
+        see: Option<See<'_, Self>>,
     ) -> Result<HostActivation> {
-        Ok(attention::to_itself(self.rounding, qkv, heads, how, projection)?.into())
+        let qkv = attention.queries_keys_values(self, x)?;
+        if let Some(see) = see {
+            see(qkv.each_ref())?;
+        }
+        self.self_attention(qkv.each_ref(), attention.heads, attention.how, attention.linear_branch)
     }
 
     fn cross_attention(&self, q: &HostTensor, k: &HostTensor, v: &HostTensor, heads: Heads, text_batch: usize) -> Result<HostTensor> {

@@ -16,7 +16,7 @@ use crate::backend::Heads;
 use crate::{Error, Result};
 
 impl Tape {
-    pub(super) fn attend_to_itself(
+    pub(super) fn self_attention(
         &self,
         qkv: [&TapeTensor; 3],
         heads: Heads,

@@ -8,9 +8,9 @@ use turbowan_cuda::ops::rope::RopeTable;
 use super::record::Source;
 use super::rows::copied;
 use super::{Tape, TapeLinear, TapeProjection, TapeRope, TapeTensor};
-use crate::attention::{Attention, SlaProjection};
+use crate::attention::SlaProjection;
 use crate::backend::host::first_not_finite;
-use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise};
+use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise, See, SelfAttention};
 use crate::checkpoint::TensorView;
 use crate::{Error, Result};
 
@@ -133,14 +133,12 @@ impl Backend for Tape {
         self.rms_rotated(x, norm, weight, heads, rope)
     }
 
-    fn self_attention(
-        &self,
-        qkv: [&TapeTensor; 3],
-        heads: Heads,
-        how: &Attention,
-        projection: Option<&TapeProjection>,
-    ) -> Result<TapeTensor> {
-        self.attend_to_itself(qkv, heads, how, projection)
+    fn attend_to_itself(&self, x: &TapeTensor, attention: &SelfAttention<'_, Self>, see: Option<See<'_, Self>>) -> Result<TapeTensor> {
+        let qkv = attention.queries_keys_values(self, x)?;
+        if let Some(see) = see {
+            see(qkv.each_ref())?;
+        }
+        self.self_attention(qkv.each_ref(), attention.heads, attention.how, attention.linear_branch)
     }
 
     fn cross_attention(&self, q: &TapeTensor, k: &TapeTensor, v: &TapeTensor, heads: Heads, text_batch: usize) -> Result<TapeTensor> {
