@@ -5,8 +5,11 @@
 //   l  = a l + sum_j p            o = a o + bf16(p) . v                  l sums p before it is rounded
 //   out = o / l                   lse = m + log2 l                       a row that sees no key: 0 and minus infinity
 //
+//   factor  the same for all rows, or also a root mean square that is taken away from a row's queries (attend_softmax.cuh)
+//
 //   q, out  [query_len, D] a problem   bf16, at the query strides        lse  [problems, query_len]  f32, base 2
 //   k, v    [key_len, D] a problem     bf16, at the key strides
+//   out_values, out_scales             instead of out: int8 rows of D = 128 (attend_softmax.cuh)
 //
 //   attend_fwd_d128          128 x 64 tiles, eight warps of 16 rows, three stages: 96 KiB
 //   attend_fwd_d128_rows64   64 x 64 tiles, four warps, two stages: 64 KiB; for blocks of 64 queries in a map, and few queries
@@ -48,6 +51,8 @@ struct Rows {
   uint32_t q[T::DEPTHS][4];
   Softmax softmax;
   float out[T::DIM / 8][4] = {};
+
+  __device__ __forceinline__ explicit Rows(const Softmax& start) : softmax(start) {}
 };
 
 template <class T>
@@ -112,7 +117,7 @@ TW_DEVICE void attend(const AttendParams& p) {
     if (n < static_cast<int64_t>(seen.count)) load(stages + n * T::STAGE_BYTES, seen.tile(n));
     cp_async_commit();
   }
-  Rows<T> rows;
+  Rows<T> rows(Softmax(p, problem, warp_row, lane));
   cp_async_wait_group<T::STAGES - 1>();
   block_sync();
   const RowOperand<T::TILE_Q> queries(last_stage, lane);
@@ -139,7 +144,7 @@ TW_DEVICE void attend(const AttendParams& p) {
     if (first_key + TILE > p.key_len || (p.causal != 0 && first_key + TILE - 1 > warp_row)) {
       mask_scores(s, p, first_key, warp_row, lane);
     }
-    rows.softmax.soften(s, p.factor);
+    rows.softmax.soften(s);
     uint32_t weights[TILE / 16][4];
     pack_weights(weights, s);
     weigh<T>(weights, rows, keys + T::TILE_BYTES, lane);

@@ -123,7 +123,7 @@ TW_DEVICE void soften(ScoreTiles& s, Softmax& softmax, const AttendParams& p, co
 #pragma unroll
     for (int half = 0; half < 2; ++half) mask_scores(s[half], p, steps.first_key(p, n, half), warp_row, lane);
   }
-  softmax.soften(reinterpret_cast<float(&)[STEP_K / 8][4]>(s), p.factor);
+  softmax.soften(reinterpret_cast<float(&)[STEP_K / 8][4]>(s));
 }
 
 // 64 rows of a block. A consumer's warpgroup; the first one has the first turn.
@@ -139,7 +139,7 @@ TW_DEVICE void consume(const AttendParams& p, const Steps& steps, int64_t proble
     if (lane == 0) mbarrier_arrive(shared + W::EMPTY + 8 * (n % STAGES));
   };
 
-  Softmax softmax;
+  Softmax softmax(p, problem, warp_row, lane);
   float out[W::DIM / 8][4] = {};
   mbarrier_wait(shared + W::QUERIES, 0);
   if (count != 0) {

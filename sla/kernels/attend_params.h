@@ -12,8 +12,12 @@ typedef struct AttendParams {
   const tw_bf16* k;      /**< `key_len` rows a problem at the key strides, on 16 bytes. */
   const tw_bf16* v;      /**< As `k`. */
   const uint32_t* lists; /**< `[problems, ceil(query_len / block_q), kept]` key blocks, ascending; null when dense. */
-  tw_bf16* out;          /**< As `q`. */
+  tw_bf16* out;          /**< As `q`; null with `out_values`. */
   float* lse;            /**< `[problems, query_len]`, base-2 logarithm of the softmax denominator; may be null. */
+  const float* squares;  /**< `[samples, query_len, parts]`: sums of squares of the rows of all heads; null: no norm. */
+  int8_t* out_values;    /**< Rows of D = 128 at the query strides, on 16 bytes; null with `out`. */
+  float* out_scales;     /**< `[samples, query_len, heads]`; null with `out`. */
+  int64_t parts;         /**< Sums of a row of `squares`. */
   int64_t query_len;     /**< At least 1. */
   int64_t key_len;       /**< At least 1. */
   int64_t heads;         /**< Of a sample. */
@@ -28,9 +32,11 @@ typedef struct AttendParams {
   uint32_t kept;         /**< Key blocks of a list, at least 1; 0 when dense. */
   uint32_t causal;       /**< 1: query i sees the keys up to i. */
   float factor;          /**< What makes q . k a base-2 logarithm: the scale of the scores times log2(e); positive. */
+  float width;           /**< Values of a row of all heads, of whose squares `squares` has the sums. */
+  float eps;             /**< Added to their mean. */
   uint32_t unused;       /**< 0. */
 } AttendParams;
-TW_LAYOUT(AttendParams, 144, unused, 140);
+TW_LAYOUT(AttendParams, 184, unused, 180);
 
 /** `attend_bwd_dq.cu`, then `attend_bwd_dkdv.cu`: gradients of the same, from the operands, the output and its logarithms. */
 typedef struct AttendBackwardParams {

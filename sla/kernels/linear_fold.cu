@@ -42,7 +42,7 @@ TW_DEVICE void fold(const LinearFoldParams& p) {
   for (int i = thread * 4; i < ROWS * D; i += THREADS * 4) {
     const Global<const float> from = state + (first * D + i);
     float4 sum = load_vector_readonly<float4>(from);
-#pragma unroll 4
+#pragma unroll 2
     for (int64_t chunk = 1; chunk < p.chunks; ++chunk) {
       const float4 next = load_vector_readonly<float4>(from + chunk * chunk_values);
       sum = make_float4(sum.x + next.x, sum.y + next.y, sum.z + next.z, sum.w + next.w);
@@ -91,6 +91,7 @@ TW_DEVICE void fold(const LinearFoldParams& p) {
   store_vector(folded + (column * D + own), make_uint4(words[0], words[1], words[2], words[3]));
   if (thread < ROWS) {
     float last = state[D * D + first + thread];
+#pragma unroll 1
     for (int64_t chunk = 1; chunk < p.chunks; ++chunk) {
       const float next = state[chunk * chunk_values + D * D + first + thread];
       last += next;

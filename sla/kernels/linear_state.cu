@@ -129,7 +129,10 @@ TW_DEVICE void gather_state(const LinearStateParams& p) {
   // this thread's chunk of every PASS_ROWS-th row
   const int own_row = thread / T::CHUNKS, own_channel = thread % T::CHUNKS * CHUNK;
   const int64_t x_start = head_offset(problem, p.heads, p.sample_stride, p.head_stride) + (first + own_row) * p.row_stride + own_channel;
-  const int64_t y_start = head_offset(problem, p.heads, p.y_sample_stride, p.y_head_stride) + (first + own_row) * p.y_row_stride + own_channel;
+  // the gradient lies as the queries do
+  const int64_t y_row_stride = IS_WEIGHTED ? p.row_stride : p.y_row_stride;
+  const int64_t y_start =
+      IS_WEIGHTED ? x_start : head_offset(problem, p.heads, p.y_sample_stride, p.y_head_stride) + (first + own_row) * y_row_stride + own_channel;
   Global<const tw_bf16> x = global(p.x) + x_start, y = global(p.y) + y_start;  // of the next tile to be copied
   const Global<const float> scales = global(p.scales) + (problem * p.len + first);
   const Global<const float> weights = global(p.weights) + (problem * p.len + first);
@@ -142,7 +145,7 @@ TW_DEVICE void gather_state(const LinearStateParams& p) {
       cp_async_zero_fill<CHUNK_BYTES>(to + pass * T::PASS_ROWS * T::PITCH * 2, x, bytes);
       cp_async_zero_fill<CHUNK_BYTES>(to + (T::VALUES + pass * T::PASS_ROWS * T::PITCH) * 2, y, bytes);
       x = x + T::PASS_ROWS * p.row_stride;
-      y = y + T::PASS_ROWS * p.y_row_stride;
+      y = y + T::PASS_ROWS * y_row_stride;
     }
   };
 #pragma unroll

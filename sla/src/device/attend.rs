@@ -4,10 +4,10 @@
 //! Self-attention, dense or over a block map, and cross-attention over any number of text tokens are one kernel.
 
 use half::bf16;
-use turbowan_cuda::AttnShape;
 use turbowan_cuda::device::{Device, Kernel, KernelFile, Launch, OpKernel, Operand, Stream, ViewMut};
+use turbowan_cuda::{AttnShape, HeadLayout};
 
-use super::operands::{Blocks, Operands, Scores, Strides, TILE, expect, tile_rows};
+use super::operands::{Blocks, Operands, Output, QueryNorm, Scores, Strides, TILE, expect, size, tile_rows};
 use super::params::AttendParams;
 use crate::{Error, kernels};
 
@@ -111,7 +111,37 @@ impl ExactAttention {
         shape: &AttnShape,
         scores: Scores,
         operands: &Operands<'_>,
-        mut out: ViewMut<'_, bf16>,
+        out: ViewMut<'_, bf16>,
+        lse: Option<ViewMut<'_, f32>>,
+    ) -> Result<(), Error> {
+        self.launch(stream, shape, scores, operands, None, Output::Bf16(out), lse)
+    }
+
+    /// Queues the same of queries that `norm` is still to be applied to, or to int8 rows: attention between two products. The
+    /// norm multiplies scores in `f32`, so that normed queries are never rounded.
+    ///
+    /// # Errors
+    /// As [`Self::run`], and [`turbowan_cuda::Error::Size`] for int8 rows in another layout or of another head dim.
+    pub fn run_between(
+        &self,
+        stream: &Stream,
+        shape: &AttnShape,
+        operands: &Operands<'_>,
+        norm: Option<QueryNorm<'_>>,
+        out: Output<'_>,
+    ) -> Result<(), Error> {
+        self.launch(stream, shape, Scores::default(), operands, norm, out, None)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a stream, a shape and its rules, operands and results")]
+    fn launch(
+        &self,
+        stream: &Stream,
+        shape: &AttnShape,
+        scores: Scores,
+        operands: &Operands<'_>,
+        norm: Option<QueryNorm<'_>>,
+        mut out: Output<'_>,
         mut lse: Option<ViewMut<'_, f32>>,
     ) -> Result<(), Error> {
         scores.check(shape)?;
@@ -121,7 +151,21 @@ impl ExactAttention {
         let key_values = if is_shared { operands.k.len() } else { shape.key_values() };
         expect("keys", operands.k.len(), key_values)?;
         expect("values", operands.v.len(), key_values)?;
-        expect("output", out.len(), shape.query_values())?;
+        match &out {
+            Output::Bf16(out) => expect("output", out.len(), shape.query_values())?,
+            Output::Int8 { .. } if shape.head_dim != 128 || shape.layout != HeadLayout::Blhd => {
+                return Err(size("head dim of int8 rows", "128, the heads of a token side by side", shape.head_dim));
+            }
+            Output::Int8 { values, scales } => {
+                expect("int8 output", values.len(), shape.query_values())?;
+                expect("scales of the output", scales.len(), shape.problems() * shape.query_len)?;
+            }
+        }
+        let rows_of_heads = shape.batch * shape.query_len;
+        let parts = norm.map_or(0, |norm| norm.squares.len() / rows_of_heads);
+        if let Some(norm) = &norm {
+            expect("sums of squares of the queries", norm.squares.len(), rows_of_heads * parts.max(1))?;
+        }
         if let Some(lse) = &lse {
             expect("logarithms of the denominators", lse.len(), shape.problems() * shape.query_len)?;
         }
@@ -133,13 +177,17 @@ impl ExactAttention {
         };
 
         let (queries, keys) = (Strides::of(shape, shape.query_len), Strides::of(shape, shape.key_len));
-        let params = AttendParams {
+        let mut params = AttendParams {
             q: operands.q.address().cast(),
             k: operands.k.address().cast(),
             v: operands.v.address().cast(),
             lists: operands.map.map_or(std::ptr::null(), |map| map.lists.address()),
-            out: out.address().cast(),
+            out: std::ptr::null_mut(),
             lse: lse.as_mut().map_or(std::ptr::null_mut(), ViewMut::address),
+            squares: norm.map_or(std::ptr::null(), |norm| norm.squares.address()),
+            out_values: std::ptr::null_mut(),
+            out_scales: std::ptr::null_mut(),
+            parts: parts as i64,
             query_len: shape.query_len as i64,
             key_len: shape.key_len as i64,
             heads: shape.heads as i64,
@@ -154,14 +202,23 @@ impl ExactAttention {
             kept: blocks.kept,
             causal: scores.is_causal.into(),
             factor,
+            width: (shape.heads * shape.head_dim) as f32,
+            eps: norm.map_or(0.0, |norm| norm.eps),
             unused: 0,
         };
-        let mut touched: Vec<Operand<'_>> = vec![
-            operands.q.reads("q").aligned(16),
-            operands.k.reads("k").aligned(16),
-            operands.v.reads("v").aligned(16),
-            out.writes("out").aligned(16),
-        ];
+        let mut touched: Vec<Operand<'_>> =
+            vec![operands.q.reads("q").aligned(16), operands.k.reads("k").aligned(16), operands.v.reads("v").aligned(16)];
+        match &mut out {
+            Output::Bf16(out) => {
+                params.out = out.address().cast();
+                touched.push(out.writes("out").aligned(16));
+            }
+            Output::Int8 { values, scales } => {
+                (params.out_values, params.out_scales) = (values.address(), scales.address());
+                touched.extend([values.writes("int8 out").aligned(16), scales.writes("out scales").aligned(4)]);
+            }
+        }
+        touched.extend(norm.as_ref().map(|norm| norm.squares.reads("squares").aligned(4)));
         touched.extend(operands.map.as_ref().map(|map| map.lists.reads("block map").aligned(4)));
         touched.extend(lse.as_mut().map(|lse| lse.writes("lse").aligned(4)));
         Ok(kernel.launch(stream, variant.launch(shape.problems(), shape.query_len)?, &params, &touched)?)

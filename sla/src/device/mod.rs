@@ -14,5 +14,5 @@ pub use attend::ExactAttention;
 pub use attend_backward::{Attended, ExactAttentionBackward, GradientsMut, Workspace};
 pub use block_select::{BlockSelect, HEAD_DIM_LIMIT, KERNELS, Pooled};
 pub use inverse_map::InverseMap;
-pub use operands::{Map, Operands, Scores};
+pub use operands::{Map, Operands, Output, QueryNorm, Scores};
 pub use params::BlockSelectParams;

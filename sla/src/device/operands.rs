@@ -1,7 +1,7 @@
 //! What the attention launchers share: a block map on a device, rules of the scores, and the checks of both.
 
 use half::bf16;
-use turbowan_cuda::device::View;
+use turbowan_cuda::device::{View, ViewMut};
 use turbowan_cuda::{AttnShape, Error as Ground, HeadLayout};
 
 use crate::Error;
@@ -34,6 +34,31 @@ pub struct Operands<'a> {
     pub v: View<'a, bf16>,
     /// Which key blocks each query block attends to; all without it.
     pub map: Option<Map<'a>>,
+}
+
+/// The RMS norm of queries that are not normed yet. Its weight, if it has one, is in the keys: a channel's factor is the same
+/// on either side of the product.
+#[derive(Debug, Clone, Copy)]
+pub struct QueryNorm<'a> {
+    /// `[batch * query_len, parts]`: sums of squares over parts of a row of all heads, as a product's `row_sums` has them.
+    pub squares: View<'a, f32>,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// Where the rows go.
+#[derive(Debug)]
+pub enum Output<'a> {
+    /// bf16 in the shape's layout.
+    Bf16(ViewMut<'a, bf16>),
+    /// Int8, for a shape whose layout is [`HeadLayout::Blhd`] and whose head dim is 128: the rows of the next product, with
+    /// the bytes that [`turbowan_cuda::ops::quant::Int8Rule::PerToken`] makes of the bf16 output.
+    Int8 {
+        /// `[batch * query_len, heads * 128]`.
+        values: ViewMut<'a, i8>,
+        /// `[batch * query_len, heads]`.
+        scales: ViewMut<'a, f32>,
+    },
 }
 
 /// How scores are made of products.

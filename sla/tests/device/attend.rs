@@ -5,7 +5,7 @@ use turbowan_cuda::device::{Device, Stream};
 use turbowan_cuda::{AttnShape, Error as Ground, HeadLayout, Rounding};
 use turbowan_reference::inputs::Kind;
 use turbowan_reference::metrics::{Bound, Verdict};
-use turbowan_sla::device::{ExactAttention, Scores};
+use turbowan_sla::device::{ExactAttention, Output, QueryNorm, Scores};
 use turbowan_sla::{Attend, Error, Keys, attend_with_lse};
 
 use crate::case::{Case, Uploaded, shape};
@@ -239,5 +239,96 @@ fn misfits_are_refused() {
         let mut out = stream.allocate::<bf16>(64).unwrap();
         let small = attention.run(&stream, &case.shape, Scores::default(), &uploaded.operands(&case), out.view_mut(), None);
         assert!(matches!(small, Err(Error::Ground(Ground::Length { what: "output", .. }))));
+    }
+}
+
+/// Attention between two products: queries still to be normed, and int8 rows.
+struct Between {
+    case: Case,
+    /// Of all heads, in two parts a row.
+    squares: Vec<f32>,
+}
+
+const EPS: f32 = 1e-6;
+
+impl Between {
+    fn new(shape: AttnShape) -> Self {
+        let mut case = Case::of(Kind::Plain, shape.with_layout(HeadLayout::Blhd));
+        let width = shape.heads * shape.head_dim;
+        // rows of very different sizes
+        for (at, row) in case.q.chunks_mut(width).enumerate() {
+            row.iter_mut().for_each(|x| *x *= [0.25, 1.0, 64.0][at % 3]);
+        }
+        let squares = case.q.chunks(width / 2).map(|part| part.iter().map(|x| x * x).sum()).collect();
+        Self { case, squares }
+    }
+
+    fn run(&self, device: &Device, norms: bool) -> (Vec<f32>, Option<(Vec<i8>, Vec<f32>)>) {
+        let (stream, shape) = (device.stream().unwrap(), &self.case.shape);
+        let (uploaded, squares) = (Uploaded::new(&stream, &self.case).unwrap(), stream.upload(&self.squares).unwrap());
+        let norm = norms.then(|| QueryNorm { squares: squares.view(), eps: EPS });
+        let attention = ExactAttention::load(device).unwrap();
+        let run = |out: Output<'_>| attention.run_between(&stream, shape, &uploaded.operands(&self.case), norm, out);
+        let mut out = stream.allocate::<bf16>(shape.query_values()).unwrap();
+        run(Output::Bf16(out.view_mut())).unwrap();
+        let mut values = stream.allocate::<i8>(shape.query_values()).unwrap();
+        let mut scales = stream.allocate::<f32>(shape.problems() * shape.query_len).unwrap();
+        let quantised = run(Output::Int8 { values: values.view_mut(), scales: scales.view_mut() });
+        assert_eq!(quantised.is_ok(), shape.head_dim == 128, "{quantised:?}");
+        let out = out.to_vec().unwrap().into_iter().map(bf16::to_f32).collect();
+        (out, quantised.is_ok().then(|| (values.to_vec().unwrap(), scales.to_vec().unwrap())))
+    }
+}
+
+#[test]
+fn queries_are_normed_in_their_scores() {
+    for device in both_in_all_ways() {
+        for (query_len, key_len, head_dim) in [(1, 3, 128), (70, 77, 64), (150, 130, 128)] {
+            let mut between = Between::new(AttnShape::cross(2, 2, query_len, key_len, head_dim).unwrap());
+            let got = between.run(&device, true).0;
+            for row in between.case.q.chunks_mut(2 * head_dim) {
+                let mean = row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / (2 * head_dim) as f64;
+                row.iter_mut().for_each(|x| *x = (f64::from(*x) / (mean + f64::from(EPS)).sqrt()) as f32);
+            }
+            Verdict::of(&got, &between.case.oracle().0, BF16).demand(&format!("{device:?} {query_len} x {key_len} x {head_dim}"));
+        }
+    }
+}
+
+#[test]
+fn int8_rows_are_those_of_the_bf16_output() {
+    for device in both_in_all_ways() {
+        for (query_len, norms) in [(1, false), (64, true), (131, false)] {
+            let between = Between::new(AttnShape::cross(2, 3, query_len, 70, 128).unwrap());
+            let (out, int8) = between.run(&device, norms);
+            let (values, scales) = int8.unwrap();
+            for (at, ((row, got), scale)) in out.chunks(128).zip(values.chunks(128)).zip(&scales).enumerate() {
+                let amax = row.iter().fold(1e-8f32, |most, x| most.max(x.abs()));
+                let want: Vec<i8> = row.iter().map(|x| (x * (127.0 / amax)).round_ties_even() as i8).collect();
+                assert_eq!((got, *scale), (&want[..], amax / 127.0), "{device:?} {query_len}: row {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_does_not_lie_between_products_is_refused() {
+    for device in both() {
+        let stream = device.stream().unwrap();
+        let between = Between::new(AttnShape::cross(1, 2, 5, 7, 128).unwrap());
+        let attention = ExactAttention::load(&device).unwrap();
+        let run = |layout: HeadLayout, squares: &[f32], scales: usize| {
+            let (uploaded, squares) = (Uploaded::new(&stream, &between.case).unwrap(), stream.upload(squares).unwrap());
+            let (mut values, mut scales) = (stream.allocate::<i8>(1280).unwrap(), stream.allocate::<f32>(scales).unwrap());
+            let norm = Some(QueryNorm { squares: squares.view(), eps: EPS });
+            let out = Output::Int8 { values: values.view_mut(), scales: scales.view_mut() };
+            let shape = between.case.shape.with_layout(layout);
+            attention.run_between(&stream, &shape, &uploaded.operands(&between.case), norm, out)
+        };
+        assert_eq!(run(HeadLayout::Blhd, &between.squares, 10), Ok(()));
+        assert!(matches!(run(HeadLayout::Bhld, &between.squares, 10), Err(Error::Ground(Ground::Size { .. }))));
+        assert!(matches!(run(HeadLayout::Blhd, &between.squares[1..], 10), Err(Error::Ground(Ground::Length { .. }))));
+        assert!(matches!(run(HeadLayout::Blhd, &[], 10), Err(Error::Ground(Ground::Length { .. }))));
+        assert!(matches!(run(HeadLayout::Blhd, &between.squares, 11), Err(Error::Ground(Ground::Length { .. }))));
     }
 }

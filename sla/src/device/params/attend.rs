@@ -17,10 +17,18 @@ pub struct AttendParams {
     pub v: *const tw_bf16,
     /// `[problems, ceil(query_len / block_q), kept]` key blocks, ascending; null when dense.
     pub lists: *const u32,
-    /// As `q`.
+    /// As `q`; null with `out_values`.
     pub out: *mut tw_bf16,
     /// `[problems, query_len]`, base-2 logarithm of the softmax denominator; may be null.
     pub lse: *mut f32,
+    /// `[samples, query_len, parts]`: sums of squares of the rows of all heads; null: no norm.
+    pub squares: *const f32,
+    /// Rows of D = 128 at the query strides, on 16 bytes; null with `out`.
+    pub out_values: *mut i8,
+    /// `[samples, query_len, heads]`; null with `out`.
+    pub out_scales: *mut f32,
+    /// Sums of a row of `squares`.
+    pub parts: i64,
     /// At least 1.
     pub query_len: i64,
     /// At least 1.
@@ -49,12 +57,16 @@ pub struct AttendParams {
     pub causal: u32,
     /// What makes q . k a base-2 logarithm: the scale of the scores times log2(e); positive.
     pub factor: f32,
+    /// Values of a row of all heads, of whose squares `squares` has the sums.
+    pub width: f32,
+    /// Added to their mean.
+    pub eps: f32,
     /// 0.
     pub unused: u32,
 }
 #[allow(clippy::unnecessary_operation, clippy::identity_op)]
 const _: () = {
-    ["Size of AttendParams"][::std::mem::size_of::<AttendParams>() - 144usize];
+    ["Size of AttendParams"][::std::mem::size_of::<AttendParams>() - 184usize];
     ["Alignment of AttendParams"][::std::mem::align_of::<AttendParams>() - 8usize];
     ["Offset of field: AttendParams::q"][::std::mem::offset_of!(AttendParams, q) - 0usize];
     ["Offset of field: AttendParams::k"][::std::mem::offset_of!(AttendParams, k) - 8usize];
@@ -62,21 +74,27 @@ const _: () = {
     ["Offset of field: AttendParams::lists"][::std::mem::offset_of!(AttendParams, lists) - 24usize];
     ["Offset of field: AttendParams::out"][::std::mem::offset_of!(AttendParams, out) - 32usize];
     ["Offset of field: AttendParams::lse"][::std::mem::offset_of!(AttendParams, lse) - 40usize];
-    ["Offset of field: AttendParams::query_len"][::std::mem::offset_of!(AttendParams, query_len) - 48usize];
-    ["Offset of field: AttendParams::key_len"][::std::mem::offset_of!(AttendParams, key_len) - 56usize];
-    ["Offset of field: AttendParams::heads"][::std::mem::offset_of!(AttendParams, heads) - 64usize];
-    ["Offset of field: AttendParams::query_sample"][::std::mem::offset_of!(AttendParams, query_sample) - 72usize];
-    ["Offset of field: AttendParams::query_head"][::std::mem::offset_of!(AttendParams, query_head) - 80usize];
-    ["Offset of field: AttendParams::query_row"][::std::mem::offset_of!(AttendParams, query_row) - 88usize];
-    ["Offset of field: AttendParams::key_sample"][::std::mem::offset_of!(AttendParams, key_sample) - 96usize];
-    ["Offset of field: AttendParams::key_head"][::std::mem::offset_of!(AttendParams, key_head) - 104usize];
-    ["Offset of field: AttendParams::key_row"][::std::mem::offset_of!(AttendParams, key_row) - 112usize];
-    ["Offset of field: AttendParams::block_q"][::std::mem::offset_of!(AttendParams, block_q) - 120usize];
-    ["Offset of field: AttendParams::block_k"][::std::mem::offset_of!(AttendParams, block_k) - 124usize];
-    ["Offset of field: AttendParams::kept"][::std::mem::offset_of!(AttendParams, kept) - 128usize];
-    ["Offset of field: AttendParams::causal"][::std::mem::offset_of!(AttendParams, causal) - 132usize];
-    ["Offset of field: AttendParams::factor"][::std::mem::offset_of!(AttendParams, factor) - 136usize];
-    ["Offset of field: AttendParams::unused"][::std::mem::offset_of!(AttendParams, unused) - 140usize];
+    ["Offset of field: AttendParams::squares"][::std::mem::offset_of!(AttendParams, squares) - 48usize];
+    ["Offset of field: AttendParams::out_values"][::std::mem::offset_of!(AttendParams, out_values) - 56usize];
+    ["Offset of field: AttendParams::out_scales"][::std::mem::offset_of!(AttendParams, out_scales) - 64usize];
+    ["Offset of field: AttendParams::parts"][::std::mem::offset_of!(AttendParams, parts) - 72usize];
+    ["Offset of field: AttendParams::query_len"][::std::mem::offset_of!(AttendParams, query_len) - 80usize];
+    ["Offset of field: AttendParams::key_len"][::std::mem::offset_of!(AttendParams, key_len) - 88usize];
+    ["Offset of field: AttendParams::heads"][::std::mem::offset_of!(AttendParams, heads) - 96usize];
+    ["Offset of field: AttendParams::query_sample"][::std::mem::offset_of!(AttendParams, query_sample) - 104usize];
+    ["Offset of field: AttendParams::query_head"][::std::mem::offset_of!(AttendParams, query_head) - 112usize];
+    ["Offset of field: AttendParams::query_row"][::std::mem::offset_of!(AttendParams, query_row) - 120usize];
+    ["Offset of field: AttendParams::key_sample"][::std::mem::offset_of!(AttendParams, key_sample) - 128usize];
+    ["Offset of field: AttendParams::key_head"][::std::mem::offset_of!(AttendParams, key_head) - 136usize];
+    ["Offset of field: AttendParams::key_row"][::std::mem::offset_of!(AttendParams, key_row) - 144usize];
+    ["Offset of field: AttendParams::block_q"][::std::mem::offset_of!(AttendParams, block_q) - 152usize];
+    ["Offset of field: AttendParams::block_k"][::std::mem::offset_of!(AttendParams, block_k) - 156usize];
+    ["Offset of field: AttendParams::kept"][::std::mem::offset_of!(AttendParams, kept) - 160usize];
+    ["Offset of field: AttendParams::causal"][::std::mem::offset_of!(AttendParams, causal) - 164usize];
+    ["Offset of field: AttendParams::factor"][::std::mem::offset_of!(AttendParams, factor) - 168usize];
+    ["Offset of field: AttendParams::width"][::std::mem::offset_of!(AttendParams, width) - 172usize];
+    ["Offset of field: AttendParams::eps"][::std::mem::offset_of!(AttendParams, eps) - 176usize];
+    ["Offset of field: AttendParams::unused"][::std::mem::offset_of!(AttendParams, unused) - 180usize];
 };
 /// `attend_bwd_dq.cu`, then `attend_bwd_dkdv.cu`: gradients of the same, from the operands, the output and its logarithms.
 #[repr(C)]
@@ -204,6 +222,9 @@ unsafe impl Params for AttendParams {
         visit("lists", self.lists as u64);
         visit("out", self.out as u64);
         visit("lse", self.lse as u64);
+        visit("squares", self.squares as u64);
+        visit("out_values", self.out_values as u64);
+        visit("out_scales", self.out_scales as u64);
     }
 }
 
