@@ -1,4 +1,4 @@
-//! Self-attention from the rows that project to it: what a backend is given, and the way there in single operations.
+//! Attention from the rows that project to it: what a backend is given, and the way there in single operations.
 
 use turbowan_cuda::AttnShape;
 
@@ -38,6 +38,45 @@ pub struct SelfAttention<'a, B: Backend> {
     pub linear_branch: Option<&'a B::Projection>,
     /// The only layer that reads the result.
     pub reader: &'a B::Linear,
+}
+
+/// How rows attend to a prompt.
+#[derive(Debug)]
+pub struct CrossAttention<'a, B: Backend> {
+    /// Where queries come from.
+    pub q: &'a B::Linear,
+    /// Weight of their norm, `[1, width]`.
+    pub norm_q: &'a B::Tensor,
+    /// That norm.
+    pub norm: Norm,
+    /// Samples and heads.
+    pub heads: Heads,
+    /// Keys, of [`Backend::text_keys`], and values of the prompt.
+    pub text: &'a [B::Tensor; 2],
+    /// Keys and values of its image, attended to apart and added.
+    pub image: Option<&'a [B::Tensor; 2]>,
+    /// Prompts: 1 when all samples share theirs.
+    pub text_batch: usize,
+    /// The only layer that reads the result.
+    pub reader: &'a B::Linear,
+}
+
+impl<B: Backend> CrossAttention<'_, B> {
+    /// Normed queries of `x`, one operation after the other.
+    pub(super) fn queries(&self, backend: &B, x: &B::Activation) -> Result<B::Tensor> {
+        let mut q = backend.linear(x, self.q, Pointwise::None)?;
+        backend.rms_norm_rope(&mut q, self.norm, self.norm_q, self.heads.heads, None)?;
+        Ok(q)
+    }
+
+    /// What `attend` gives for the text's keys and values, and for the image's added to it.
+    pub(super) fn attended(&self, backend: &B, attend: impl Fn(&[B::Tensor; 2]) -> Result<B::Tensor>) -> Result<B::Tensor> {
+        let mut out = attend(self.text)?;
+        if let Some(image) = self.image {
+            backend.add(&mut out, &attend(image)?)?;
+        }
+        Ok(out)
+    }
 }
 
 /// Is shown queries, keys and values as attention reads them.

@@ -4,9 +4,9 @@
 //! channels: a [`Backend::Tensor`] of shape `[rows, width]` holds `batch * tokens` rows. [`Backend::Activation`] is what a
 //! linear layer reads: floating point, or int8 with scales; the type knows, the network does not.
 
+mod attention;
 pub mod device;
 pub mod host;
-pub mod self_attention;
 pub mod tape;
 pub mod text;
 pub mod vae;
@@ -20,7 +20,7 @@ use crate::checkpoint::TensorView;
 use crate::error::Misfit;
 use crate::{Error, Result};
 
-pub use self_attention::{Projections, See, SelfAttention};
+pub use attention::{CrossAttention, Projections, See, SelfAttention};
 
 /// What follows a linear layer, in the same pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,15 +178,15 @@ pub trait Backend: Debug + Sized {
         attention: &SelfAttention<'_, Self>,
         see: Option<See<'_, Self>>,
     ) -> Result<Self::Activation>;
-    /// Dense attention to keys of another length; `text_batch` is 1 when all samples share their keys.
-    fn cross_attention(
-        &self,
-        q: &Self::Tensor,
-        k: &Self::Tensor,
-        v: &Self::Tensor,
-        heads: Heads,
-        text_batch: usize,
-    ) -> Result<Self::Tensor>;
+    /// `RMS(keys) * norm_k`: the keys of a prompt, for [`Backend::attend_to_text`] with queries whose norm has the weight
+    /// `norm_q`. A backend may multiply the keys by that weight instead.
+    fn text_keys(&self, keys: Self::Tensor, norm: Norm, norm_k: &Self::Tensor, _norm_q: &Self::Tensor) -> Result<Self::Tensor> {
+        let mut keys = keys;
+        self.rms_norm_rope(&mut keys, norm, norm_k, 1, None)?;
+        Ok(keys)
+    }
+    /// Dense attention of rows `x` to a prompt, from the projection of their queries on, which are normed over the whole width.
+    fn attend_to_text(&self, x: &Self::Activation, attention: &CrossAttention<'_, Self>) -> Result<Self::Activation>;
 }
 
 /// A norm's arithmetic and what it adds to the variance.

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use crate::attention::Attention;
-use crate::backend::{Backend, Heads, Norm, NormRule, Pointwise, Projections, See, SelfAttention};
+use crate::backend::{Backend, CrossAttention, Heads, Norm, NormRule, Pointwise, Projections, See, SelfAttention};
 use crate::config::DitConfig;
 use crate::dit::DitOptions;
 use crate::dit::embed::Loader;
@@ -82,12 +82,12 @@ impl<B: Backend> Block<B> {
 
     /// Keys and values of a prompt.
     pub(super) fn read_text(&self, backend: &B, context: &Context<B>) -> Result<TextKv<B>> {
+        let cross = &self.cross_attn;
         let kv = |x: &B::Activation, k: &B::Linear, v: &B::Linear, norm_k: &B::Tensor| -> Result<[B::Tensor; 2]> {
-            let mut keys = backend.linear(x, k, Pointwise::None)?;
-            backend.rms_norm_rope(&mut keys, self.norm, norm_k, 1, None)?;
+            let keys = backend.linear(x, k, Pointwise::None)?;
+            let keys = backend.text_keys(keys, self.norm, norm_k, &cross.norm_q)?;
             Ok([keys, backend.linear(x, v, Pointwise::None)?])
         };
-        let cross = &self.cross_attn;
         let image = match (&self.image, &context.image) {
             (Some(keys), Some(x)) => Some(kv(x, &keys.k, &keys.v, &keys.norm_k)?),
             _ => None,
@@ -117,24 +117,22 @@ impl<B: Backend> Block<B> {
         backend.project_gated(&o, &self.self_out, gate_sa, rows)?;
 
         let x = backend.norm_affine(rows, self.norm, &self.norm3[0], &self.norm3[1], &[&self.cross_attn.q])?;
-        let o = self.attend_to_text(backend, &x, around)?;
+        let attention = CrossAttention {
+            q: &self.cross_attn.q,
+            norm_q: &self.cross_attn.norm_q,
+            norm: self.norm,
+            heads: around.heads,
+            text: &around.text.text,
+            image: around.text.image.as_ref(),
+            text_batch: around.text_batch,
+            reader: &self.cross_out,
+        };
+        let o = backend.attend_to_text(&x, &attention)?;
         backend.project(&o, &self.cross_out, rows)?;
 
         let x = backend.norm_modulate(rows, self.norm, shift_ffn, scale_ffn, rounding, &[&self.ffn_up])?;
         let x = backend.activation(backend.linear(&x, &self.ffn_up, Pointwise::Gelu)?)?;
         backend.project_gated(&x, &self.ffn_down, gate_ffn, rows)
-    }
-
-    fn attend_to_text(&self, backend: &B, x: &B::Activation, around: &Surroundings<'_, B>) -> Result<B::Activation> {
-        let (heads, text) = (around.heads, around.text);
-        let mut q = backend.linear(x, &self.cross_attn.q, Pointwise::None)?;
-        backend.rms_norm_rope(&mut q, self.norm, &self.cross_attn.norm_q, heads.heads, None)?;
-        let mut out = backend.cross_attention(&q, &text.text[0], &text.text[1], heads, around.text_batch)?;
-        if let Some([k, v]) = &text.image {
-            let image = backend.cross_attention(&q, k, v, heads, around.text_batch)?;
-            backend.add(&mut out, &image)?;
-        }
-        backend.activation(out)
     }
 }
 

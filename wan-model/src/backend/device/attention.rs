@@ -3,17 +3,19 @@
 
 use half::bf16;
 use turbowan_cuda::device::{Buffer, Device, Stream, View};
+use turbowan_cuda::ops::quant::Int8Rule;
 use turbowan_cuda::{AttnShape, HeadLayout};
 use turbowan_sage::Sage;
 use turbowan_sage::device::prepare::{Int8Rows, Layout, MeanKeys, PooledRows, QuantRows, sums_len};
 use turbowan_sla::device::linear::{Fold, LinearApply, LinearFold, LinearState, folded_values, partial_values, state_values};
-use turbowan_sla::device::{ExactAttention, Map, Operands, Scores};
+use turbowan_sla::device::{ExactAttention, Map, Operands, Output, QueryNorm, Scores};
 
+use super::DeviceBackend;
 use super::block_map::{BlockMaps, Lists, pooled_rows};
-use super::tensor::DeviceTensor;
+use super::tensor::{DeviceTensor, Int8Values};
 use crate::Result;
 use crate::attention::{SlaProjection, Sparsity};
-use crate::backend::Heads;
+use crate::backend::{CrossAttention, Heads};
 
 /// SLA's projection in device memory.
 #[derive(Debug)]
@@ -87,14 +89,31 @@ impl Attentions {
         Ok(DeviceTensor::bf16(qkv[0].width, self.with_linear_branch(&problem, sparsity, projection, out)?))
     }
 
-    /// Dense attention of `q` to the keys and values of a prompt; with `text_batch` 1 all samples read the same.
-    pub fn to_text(&self, stream: &Stream, qkv: [&DeviceTensor; 3], heads: Heads, text_batch: usize) -> Result<DeviceTensor> {
-        let [q, k, _] = qkv;
+    /// Dense attention of rows to a prompt, from the product that made their queries, `[q, k, v]` with the sums of squares of
+    /// the queries' rows: to int8 rows where the `reader` takes them and nothing is to be added first.
+    pub fn to_text(
+        &self,
+        stream: &Stream,
+        qkv: [&DeviceTensor; 3],
+        squares: &Buffer<f32>,
+        asked: &CrossAttention<'_, DeviceBackend>,
+    ) -> Result<DeviceTensor> {
+        let ([q, k, _], heads) = (qkv, asked.heads);
         // Samples that share their keys are one longer sample.
-        let batch = text_batch.max(1);
+        let batch = asked.text_batch.max(1);
         let shape = AttnShape::cross(batch, heads.heads, q.rows / batch, k.rows / batch, heads.head_dim)?;
-        let problem = Problem::new(stream, qkv, shape.with_layout(HeadLayout::Blhd))?;
-        Ok(DeviceTensor::bf16(q.width, self.exact(&problem, None)?))
+        let Problem { shape, q: queries, k, v, .. } = Problem::new(stream, qkv, shape.with_layout(HeadLayout::Blhd))?;
+        let operands = Operands { q: queries, k, v, map: None };
+        let norm = Some(QueryNorm { squares: squares.view(), eps: asked.norm.eps });
+        if asked.image.is_none() && asked.reader.reads_per_token() && heads.head_dim == 128 {
+            let mut out = Int8Values::room(stream, Int8Rule::PerToken, q.rows, q.width)?;
+            let to = Output::Int8 { values: out.values.view_mut(), scales: out.scales.view_mut() };
+            self.exact.run_between(stream, &shape, &operands, norm, to)?;
+            return Ok(DeviceTensor::int8(q.width, out));
+        }
+        let mut out = stream.allocate(shape.query_values())?;
+        self.exact.run_between(stream, &shape, &operands, norm, Output::Bf16(out.view_mut()))?;
+        Ok(DeviceTensor::bf16(q.width, out))
     }
 
     fn exact(&self, problem: &Problem<'_>, map: Option<Map<'_>>) -> Result<Buffer<bf16>> {

@@ -22,7 +22,7 @@ use super::tensor::{DeviceActivation, DeviceTensor, Part, Values};
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
 use crate::backend::host::first_not_finite;
-use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise, See, SelfAttention};
+use crate::backend::{Backend, CrossAttention, LinearForm, LinearParameters, Norm, Pointwise, See, SelfAttention};
 use crate::checkpoint::TensorView;
 
 /// A device with the kernels of the transformer and of the text encoder, and the stream that their work is queued on.
@@ -245,15 +245,17 @@ impl Backend for DeviceBackend {
         Ok(out.into())
     }
 
-    fn cross_attention(
-        &self,
-        q: &DeviceTensor,
-        k: &DeviceTensor,
-        v: &DeviceTensor,
-        heads: Heads,
-        text_batch: usize,
-    ) -> Result<DeviceTensor> {
-        self.attentions.to_text(&self.stream, [q, k, v], heads, text_batch)
+    fn text_keys(&self, keys: DeviceTensor, norm: Norm, norm_k: &DeviceTensor, norm_q: &DeviceTensor) -> Result<DeviceTensor> {
+        // a row of each, and once a prompt
+        let weight = norm_k.to_vec()?.iter().zip(norm_q.to_vec()?).map(|(k, q)| k * q).collect();
+        self.norms.rms(&self.stream, &keys, norm, &self.upload_exact(weight, norm_k.width)?, 1, None)
+    }
+
+    fn attend_to_text(&self, x: &DeviceActivation, attention: &CrossAttention<'_, Self>) -> Result<DeviceActivation> {
+        let (q, squares) = self.products.with_squares(&self.stream, x, attention.q)?;
+        let q = DeviceTensor::bf16(attention.norm_q.width, q);
+        let attend = |[k, v]: &[DeviceTensor; 2]| self.attentions.to_text(&self.stream, [&q, k, v], &squares, attention);
+        Ok(attention.attended(self, attend)?.into())
     }
 }
 

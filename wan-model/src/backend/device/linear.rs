@@ -141,7 +141,7 @@ impl Products {
     }
 
     /// A product, and the sums of squares over every 128 columns of its rows.
-    fn with_squares(&self, stream: &Stream, x: &DeviceActivation, layer: &DeviceLinear) -> Result<(Buffer<bf16>, Buffer<f32>)> {
+    pub fn with_squares(&self, stream: &Stream, x: &DeviceActivation, layer: &DeviceLinear) -> Result<(Buffer<bf16>, Buffer<f32>)> {
         let rows = x.rows();
         let (mut out, mut squares) = (stream.allocate(rows * layer.out)?, stream.allocate(rows * layer.out.div_ceil(BLOCK))?);
         let (to, sums) = (out.view_mut(), Some(squares.view_mut()));

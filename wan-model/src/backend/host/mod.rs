@@ -17,7 +17,7 @@ pub use attention::block_map;
 pub use linear::HostLinear;
 pub use tensor::{HostActivation, HostTensor};
 
-use super::{Backend, Heads, LinearForm, LinearParameters, Norm, NormRule, Pointwise, See, SelfAttention};
+use super::{Backend, CrossAttention, Heads, LinearForm, LinearParameters, Norm, NormRule, Pointwise, See, SelfAttention};
 use crate::Result;
 use crate::attention::{Attention, SlaProjection};
 
@@ -194,7 +194,9 @@ impl Backend for Host {
         self.self_attention(qkv.each_ref(), attention.heads, attention.how, attention.linear_branch)
     }
 
-    fn cross_attention(&self, q: &HostTensor, k: &HostTensor, v: &HostTensor, heads: Heads, text_batch: usize) -> Result<HostTensor> {
-        attention::to_text(self.rounding, [q, k, v], heads, text_batch)
+    fn attend_to_text(&self, x: &HostActivation, attention: &CrossAttention<'_, Self>) -> Result<HostActivation> {
+        let q = attention.queries(self, x)?;
+        let attend = |[k, v]: &[HostTensor; 2]| attention::to_text(self.rounding, [&q, k, v], attention.heads, attention.text_batch);
+        Ok(attention.attended(self, attend)?.into())
     }
 }

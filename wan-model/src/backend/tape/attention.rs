@@ -33,7 +33,7 @@ impl Tape {
         }
     }
 
-    pub(super) fn attend_to_text(&self, qkv: [&TapeTensor; 3], heads: Heads, text_batch: usize) -> Result<TapeTensor> {
+    pub(super) fn cross_attention(&self, qkv: [&TapeTensor; 3], heads: Heads, text_batch: usize) -> Result<TapeTensor> {
         let [q, k, _] = qkv.map(|x| self.values(x).len() / x.width);
         // Samples that share their keys are one longer sample.
         let samples = text_batch.max(1);

@@ -10,7 +10,7 @@ use super::rows::copied;
 use super::{Tape, TapeLinear, TapeProjection, TapeRope, TapeTensor};
 use crate::attention::SlaProjection;
 use crate::backend::host::first_not_finite;
-use crate::backend::{Backend, Heads, LinearForm, LinearParameters, Norm, Pointwise, See, SelfAttention};
+use crate::backend::{Backend, CrossAttention, LinearForm, LinearParameters, Norm, Pointwise, See, SelfAttention};
 use crate::checkpoint::TensorView;
 use crate::{Error, Result};
 
@@ -141,7 +141,8 @@ impl Backend for Tape {
         self.self_attention(qkv.each_ref(), attention.heads, attention.how, attention.linear_branch)
     }
 
-    fn cross_attention(&self, q: &TapeTensor, k: &TapeTensor, v: &TapeTensor, heads: Heads, text_batch: usize) -> Result<TapeTensor> {
-        self.attend_to_text([q, k, v], heads, text_batch)
+    fn attend_to_text(&self, x: &TapeTensor, attention: &CrossAttention<'_, Self>) -> Result<TapeTensor> {
+        let q = attention.queries(self, x)?;
+        attention.attended(self, |[k, v]| self.cross_attention([&q, k, v], attention.heads, attention.text_batch))
     }
 }
