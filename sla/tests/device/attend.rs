@@ -251,6 +251,9 @@ struct Between {
 
 const EPS: f32 = 1e-6;
 
+/// Integers and their scales.
+type Int8 = (Vec<i8>, Vec<f32>);
+
 impl Between {
     fn new(shape: AttnShape) -> Self {
         let mut case = Case::of(Kind::Plain, shape.with_layout(HeadLayout::Blhd));
@@ -263,7 +266,7 @@ impl Between {
         Self { case, squares }
     }
 
-    fn run(&self, device: &Device, norms: bool) -> (Vec<f32>, Option<(Vec<i8>, Vec<f32>)>) {
+    fn run(&self, device: &Device, norms: bool) -> (Vec<f32>, Option<Int8>) {
         let (stream, shape) = (device.stream().unwrap(), &self.case.shape);
         let (uploaded, squares) = (Uploaded::new(&stream, &self.case).unwrap(), stream.upload(&self.squares).unwrap());
         let norm = norms.then(|| QueryNorm { squares: squares.view(), eps: EPS });
