@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use turbowan::cmd::{
-    bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, merge, plan, quantize, report, rerun, sweep, train,
-    verify,
+    bench, compare, conform, doctor, eval, flags, generate, init_tiny, inspect, merge, plan, quantize, report, rerun, sweep, train, verify,
 };
 
 /// Generates video with Wan 2.1/2.2 models in 1 to 4 steps, and proves its arithmetic.

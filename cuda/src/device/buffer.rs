@@ -187,16 +187,7 @@ impl<'a, T: Plain> View<'a, T> {
     /// What a launch must know of it when its kernel reads it.
     pub fn reads(&self, name: &'static str) -> Operand<'a> {
         let bytes = self.len * size_of::<T>();
-        Operand {
-            name,
-            memory: self.memory,
-            address: self.start(),
-            bytes,
-            touched: bytes,
-            is_read: true,
-            is_written: false,
-            alignment: 1,
-        }
+        Operand { name, memory: self.memory, address: self.start(), bytes, touched: bytes, is_read: true, is_written: false, alignment: 1 }
     }
 
     /// The values, after everything queued before on the buffer's stream; zeros on a planned device.

@@ -115,64 +115,76 @@ impl Int8Weight {
     }
 }
 
-/// A layer as a checkpoint has it, in the formats of a device.
-struct Given {
-    out: usize,
+/// Layers of a checkpoint that read the same rows and become one, `[sum of outs, input]`.
+struct Given<'a> {
+    outs: Vec<usize>,
     input: usize,
-    weight: GivenWeight,
-    bias: Option<Vec<bf16>>,
+    layers: Vec<LinearParameters<'a>>,
 }
 
-enum GivenWeight {
-    Float(Vec<bf16>),
-    /// Rows padded with zeros.
-    Int8 {
-        values: Vec<i8>,
-        scales: Vec<f32>,
-    },
-}
-
-impl Given {
-    fn read(parameters: LinearParameters<'_>) -> Result<Self> {
-        let (LinearParameters::Float { weight, bias } | LinearParameters::Int8 { weight, bias, .. }) = parameters;
+impl<'a> Given<'a> {
+    fn one(parameters: LinearParameters<'a>) -> Result<Self> {
+        let (LinearParameters::Float { weight, .. } | LinearParameters::Int8 { weight, .. }) = parameters;
         let [out, input] = weight_sides(&weight)?;
-        let weight = match parameters {
-            LinearParameters::Float { weight, .. } => GivenWeight::Float(weight.to_bf16()),
-            LinearParameters::Int8 { weight, scale, .. } => {
-                let values = weight.to_i8().ok_or_else(|| not_int8(&weight))?;
-                GivenWeight::Int8 { values: padded_rows(&values, input).into_owned(), scales: scale.to_f32() }
-            }
-        };
-        Ok(Self { out, input, weight, bias: bias.map(|bias| bias.to_bf16()) })
+        Ok(Self { outs: vec![out], input, layers: vec![parameters] })
     }
 
-    /// Whether the blocks of an int8 weight end where the layer does, and `other` may lie behind it.
+    fn out(&self) -> usize {
+        self.outs.iter().sum()
+    }
+
+    /// Whether `other` may lie behind it: the blocks of its int8 weight, which it has or will have, end where it does.
     fn may_precede(&self, other: &Self) -> bool {
-        let is_alike = match (&self.weight, &other.weight) {
-            (GivenWeight::Float(_), GivenWeight::Float(_)) => true,
-            (GivenWeight::Int8 { values, scales }, GivenWeight::Int8 { .. }) => {
-                values.len() == self.out * padded(self.input) && scales.len() == self.out / BLOCK * self.input.div_ceil(BLOCK)
-            }
+        let are_alike = |(a, b): (&LinearParameters<'_>, &LinearParameters<'_>)| match (a, b) {
+            (LinearParameters::Float { bias: a, .. }, LinearParameters::Float { bias: b, .. })
+            | (LinearParameters::Int8 { bias: a, .. }, LinearParameters::Int8 { bias: b, .. }) => a.is_some() == b.is_some(),
             _ => false,
         };
-        is_alike && self.input == other.input && self.out.is_multiple_of(BLOCK) && self.bias.is_some() == other.bias.is_some()
+        let has_whole_blocks = |(out, layer): (&usize, &LinearParameters<'_>)| match layer {
+            LinearParameters::Float { .. } => out.is_multiple_of(BLOCK),
+            LinearParameters::Int8 { scale, .. } => out.is_multiple_of(BLOCK) && scale.len() == out / BLOCK * self.input.div_ceil(BLOCK),
+        };
+        self.input == other.input
+            && self.layers.iter().zip(&other.layers).all(are_alike)
+            && self.outs.iter().zip(&self.layers).all(has_whole_blocks)
     }
 
-    fn append(&mut self, other: Self) {
-        self.out += other.out;
-        match (&mut self.weight, other.weight) {
-            (GivenWeight::Float(weight), GivenWeight::Float(more)) => weight.extend(more),
-            (GivenWeight::Int8 { values, scales }, GivenWeight::Int8 { values: more_values, scales: more_scales }) => {
-                values.extend(more_values);
-                scales.extend(more_scales);
-            }
-            (GivenWeight::Float(_), GivenWeight::Int8 { .. }) | (GivenWeight::Int8 { .. }, GivenWeight::Float(_)) => {
-                debug_assert!(false, "asked may_precede");
-            }
+    fn join(self, other: Self) -> Self {
+        let Self { mut outs, input, mut layers } = self;
+        outs.extend(other.outs);
+        layers.extend(other.layers);
+        Self { outs, input, layers }
+    }
+
+    /// All biases; none where the layers have none.
+    fn bias(&self) -> Option<Vec<bf16>> {
+        let of_layer = |layer: &LinearParameters<'_>| {
+            let (LinearParameters::Float { bias, .. } | LinearParameters::Int8 { bias, .. }) = layer;
+            bias.map(|bias| bias.to_bf16())
+        };
+        let biases = self.layers.iter().map(of_layer).collect::<Option<Vec<_>>>()?;
+        Some(biases.concat())
+    }
+
+    /// All float weights, which nobody asks int8 layers for.
+    fn float(&self) -> Vec<bf16> {
+        let of_layer = |layer: &LinearParameters<'_>| match layer {
+            LinearParameters::Float { weight, .. } => weight.to_bf16(),
+            LinearParameters::Int8 { .. } => Vec::new(),
+        };
+        self.layers.iter().flat_map(of_layer).collect()
+    }
+
+    /// All int8 weights, their rows padded with zeros, and their scales; none where they are floats.
+    fn int8(&self) -> Result<Option<(Vec<i8>, Vec<f32>)>> {
+        let (mut values, mut scales) = (Vec::new(), Vec::new());
+        for layer in &self.layers {
+            let LinearParameters::Int8 { weight, scale, .. } = layer else { return Ok(None) };
+            let rows = weight.to_i8().ok_or_else(|| not_int8(weight))?;
+            values.extend_from_slice(&padded_rows(&rows, self.input));
+            scales.extend(scale.to_f32());
         }
-        if let (Some(bias), Some(more)) = (&mut self.bias, other.bias) {
-            bias.extend(more);
-        }
+        Ok(Some((values, scales)))
     }
 }
 
@@ -191,38 +203,36 @@ impl Layers {
 
     /// Uploads a layer, and quantises its weight there where it is to be int8.
     pub fn one(&self, stream: &Stream, parameters: LinearParameters<'_>, form: LinearForm) -> Result<DeviceLinear> {
-        self.upload(stream, Given::read(parameters)?, form)
+        self.upload(stream, &Given::one(parameters)?, form)
     }
 
     /// Uploads layers that read the same rows, one behind the other where their outputs are whole blocks.
     pub fn three(&self, stream: &Stream, parameters: [LinearParameters<'_>; 3], form: LinearForm) -> Result<[DeviceLinear; 3]> {
-        let [a, b, c] = parameters.map(Given::read);
-        let (mut a, b, c) = (a?, b?, c?);
+        let [a, b, c] = parameters.map(Given::one);
+        let (a, b, c) = (a?, b?, c?);
         if !(a.may_precede(&b) && b.may_precede(&c) && c.may_precede(&c)) {
-            return Ok([self.upload(stream, a, form)?, self.upload(stream, b, form)?, self.upload(stream, c, form)?]);
+            return Ok([self.upload(stream, &a, form)?, self.upload(stream, &b, form)?, self.upload(stream, &c, form)?]);
         }
-        let outs = [a.out, b.out, c.out];
-        a.append(b);
-        a.append(c);
-        let all = self.upload(stream, a, form)?;
+        let outs = [a.out(), b.out(), c.out()];
+        let all = self.upload(stream, &a.join(b).join(c), form)?;
         let part = |from, out| Ok::<_, crate::Error>(all.part(from, out, self.ones(stream, out)?));
         Ok([part(0, outs[0])?, part(outs[0], outs[1])?, part(outs[0] + outs[1], outs[2])?])
     }
 
-    fn upload(&self, stream: &Stream, given: Given, form: LinearForm) -> Result<DeviceLinear> {
-        let Given { out, input, weight, bias } = given;
-        let weight = match weight {
-            GivenWeight::Float(values) => {
-                let values = stream.upload(&values)?;
-                if form.quantised { self.quantised(stream, &values, out, input)? } else { Weight::Bf16(values.into()) }
-            }
-            GivenWeight::Int8 { values, scales } => {
+    fn upload(&self, stream: &Stream, given: &Given<'_>, form: LinearForm) -> Result<DeviceLinear> {
+        let (out, input) = (given.out(), given.input);
+        let weight = match given.int8()? {
+            Some((values, scales)) => {
                 let (values, scales) = (stream.upload(&values)?.into(), stream.upload(&scales)?.into());
                 // a checkpoint that is int8 was tuned with rows in official blocks
                 Weight::Int8(Int8Weight { values, scales, rule: Int8Rule::Official })
             }
+            None => {
+                let values = stream.upload_made(out * input, || given.float())?;
+                if form.quantised { self.quantised(stream, &values, out, input)? } else { Weight::Bf16(values.into()) }
+            }
         };
-        let bias = bias.map(|bias| stream.upload(&bias)).transpose()?.map(Part::from);
+        let bias = given.bias().map(|bias| stream.upload(&bias)).transpose()?.map(Part::from);
         let layer = DeviceLinear { out, input, weight, bias, ones: self.ones(stream, out)?, rounding: form.rounding };
         if let Weight::Int8(weight) = &layer.weight {
             weight.operand(&layer)?;
