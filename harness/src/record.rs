@@ -77,7 +77,7 @@ pub struct Build {
     pub target: String,
     /// Commit of the checkout that the program lies in, at run time; null where it lies in none.
     pub commit: Option<String>,
-    /// Whether that checkout differs from its commit.
+    /// Whether that checkout differs from its commit; files that git does not know, such as the record itself, are no difference.
     pub dirty: Option<bool>,
 }
 
@@ -217,7 +217,10 @@ impl Build {
     pub fn look() -> Self {
         let checkout = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_path_buf));
         let commit = checkout.as_deref().and_then(|folder| git(folder, &["rev-parse", "HEAD"]));
-        let dirty = checkout.as_deref().and_then(|folder| git(folder, &["status", "--porcelain"])).map(|changes| !changes.is_empty());
+        let dirty = checkout
+            .as_deref()
+            .and_then(|folder| git(folder, &["status", "--porcelain", "--untracked-files=no"]))
+            .map(|changes| !changes.is_empty());
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
