@@ -19,8 +19,9 @@ use super::zeros::Zeros;
 use crate::error::Error;
 use crate::run::autoencoder::{decode_tiling, encode_tiling};
 
-/// Frames that go through the autoencoder in a dry run: each group of four after the second is like the one before.
-const CODED_FRAMES: usize = 9;
+/// Frames that go through the autoencoder in a dry run: from the third group of four on, kernels that look back find all frames
+/// there, and each group is like the one before.
+const CODED_FRAMES: usize = 13;
 
 /// One stage.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
