@@ -1,6 +1,6 @@
 // A function of each value, for rows whose product did not end with it.
 //
-//   out[i] = f(x[i])          f: GELU in its tanh or its exact form, SiLU, or rounding to bf16
+//   out[i] = f(x[i])          f: GELU in its tanh or its exact form, or SiLU
 //
 //   x, out   [count]   bf16 or f32, 16-byte aligned; out may be x
 //
@@ -20,14 +20,13 @@ namespace {
 
 constexpr int THREADS = 256;
 
-enum Function { GELU_TANH = 0, GELU_ERF = 1, SILU = 2, NEAREST_BF16 = 3 };
+enum Function { GELU_TANH = 0, GELU_ERF = 1, SILU = 2 };
 
 TW_DEVICE float activated(int function, float x) {
   switch (function) {
     case GELU_TANH: return gelu_tanh_plain(x);
     case GELU_ERF: return gelu_erf_plain(x);
-    case SILU: return silu_plain(x);
-    default: return to_f32(to_bf16(x));
+    default: return silu_plain(x);
   }
 }
 

@@ -11,7 +11,7 @@ typedef struct ActivateParams {
   tw_bf16* out;       /**< `[count]` for bf16 values, on 16 bytes; may be `x`. */
   float* out_f32;     /**< `[count]` for f32 values, on 16 bytes; may be `x_f32`. */
   int64_t count;      /**< A multiple of 8, at least 8. */
-  int32_t function;   /**< 0: GELU, tanh form; 1: GELU, exact form; 2: SiLU; 3: the nearest bf16. */
+  int32_t function;   /**< 0: GELU, tanh form; 1: GELU, exact form; 2: SiLU. */
   int32_t unused;     /**< 0. */
 } ActivateParams;
 TW_LAYOUT(ActivateParams, 48, unused, 44);

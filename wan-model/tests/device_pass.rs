@@ -99,7 +99,7 @@ fn passes_after_the_first_allocate_nothing_and_give_the_same_bits() {
     for options in variants() {
         let loaded = Loaded::on(&device, options);
         let first = loaded.trace();
-        assert!(allocations(&first) > 40, "{}", allocations(&first));
+        assert!(allocations(&first) > 30, "{}", allocations(&first));
         let plan = first.memory().unwrap();
         let (arena_bytes, peak_bytes) = (plan.arena_bytes(), plan.peak_bytes());
         println!("{options:?}: {} allocations, arena of {arena_bytes} bytes for a peak of {peak_bytes}", allocations(&first));

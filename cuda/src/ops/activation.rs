@@ -6,7 +6,7 @@ use crate::device::params::ActivateParams;
 use crate::device::{Device, Kernel, Launch, OpKernel, Stream, View, ViewMut};
 use crate::host::math;
 use crate::ops::norm::device::expect;
-use crate::{Error, Rounding, kernels};
+use crate::{Error, kernels};
 
 /// Which kernel it is; every chip takes the same.
 pub const KERNELS: [OpKernel; 1] = [OpKernel { op: "activation", choose: |_| (&kernels::ACTIVATE, "activate") }];
@@ -24,8 +24,6 @@ pub enum Function {
     GeluErf,
     /// SiLU.
     Silu,
-    /// The nearest bf16.
-    Nearest,
 }
 
 impl Function {
@@ -35,7 +33,6 @@ impl Function {
             Self::Gelu => math::gelu_tanh(x),
             Self::GeluErf => math::gelu_erf(x),
             Self::Silu => math::silu(x),
-            Self::Nearest => Rounding::Bf16.apply(x),
         }
     }
 }
@@ -109,7 +106,6 @@ fn params(function: Function, count: usize) -> ActivateParams {
             Function::Gelu => 0,
             Function::GeluErf => 1,
             Function::Silu => 2,
-            Function::Nearest => 3,
         },
         unused: 0,
     }

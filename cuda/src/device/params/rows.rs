@@ -20,7 +20,7 @@ pub struct ActivateParams {
     pub out_f32: *mut f32,
     /// A multiple of 8, at least 8.
     pub count: i64,
-    /// 0: GELU, tanh form; 1: GELU, exact form; 2: SiLU; 3: the nearest bf16.
+    /// 0: GELU, tanh form; 1: GELU, exact form; 2: SiLU.
     pub function: i32,
     /// 0.
     pub unused: i32,
