@@ -115,3 +115,24 @@ pub fn ceilings(path: &Path) -> Result<Measured, Error> {
     let nothing = "it holds no ceilings of a host; `turbowan bench --json` measures and prints them";
     found.into_iter().find(complete).ok_or_else(|| Error::broken(path, nothing))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ceilings_are_those_of_a_hosts_record() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("records.jsonl");
+        let line = |gpu: &str, float: &str| {
+            format!(r#"{{"machine":{{"gpu":{gpu}}},"ceilings":{{"measured":{{"float_tops":{float},"int8_tops":0.5}}}}}}"#)
+        };
+        std::fs::write(&path, [line(r#"{"name":"H200"}"#, "700.0"), line("null", "null"), line("null", "0.25")].join("\n")).unwrap();
+        let found = ceilings(&path).unwrap();
+        assert_eq!((found.float_tops, found.int8_tops), (Some(0.25), Some(0.5)));
+        let work = Part { float_operations: 500_000_000_000, int8_operations: 2_000_000_000_000, ..Part::default() };
+        assert_eq!(on_host(&work, &found), Some(2.0 + 4.0));
+        std::fs::write(&path, "{}\n").unwrap();
+        assert!(ceilings(&path).unwrap_err().to_string().contains("turbowan bench"));
+    }
+}
