@@ -55,10 +55,6 @@ impl TensorSource for Zeros {
 struct Lengths<'a>(&'a Device, Vec<usize>);
 
 impl Observer<DeviceBackend> for Lengths<'_> {
-    fn wants_attention(&mut self, _: usize) -> bool {
-        false
-    }
-
     fn see(&mut self, _: &DeviceBackend, place: Place, _: &DeviceTensor) -> Result<()> {
         if let Place::Block(_) = place {
             self.1.push(self.0.planned_work().unwrap()[0].works().len());

@@ -171,6 +171,10 @@ impl<B: Backend> Observer<B> for Looks {
         Ok(())
     }
 
+    fn wants_attention(&mut self, _: usize) -> bool {
+        true
+    }
+
     fn see_attention(&mut self, backend: &B, _: usize, qkv: [&B::Tensor; 3], _: Heads) -> turbowan_wan_model::Result<()> {
         self.0.push(qkv.map(|rows| backend.download(rows).unwrap()));
         Ok(())

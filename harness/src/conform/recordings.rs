@@ -62,6 +62,10 @@ impl<B: Backend> Observer<B> for Recordings {
         Ok(())
     }
 
+    fn wants_attention(&mut self, _: usize) -> bool {
+        self.sparsity.is_some()
+    }
+
     fn see_attention(&mut self, backend: &B, _: usize, qkv: [&B::Tensor; 3], heads: Heads) -> turbowan_wan_model::Result<()> {
         if let Some(sparsity) = &self.sparsity {
             let width = heads.heads * heads.head_dim;

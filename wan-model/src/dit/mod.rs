@@ -77,12 +77,12 @@ pub trait Observer<B: Backend> {
     /// An error ends the pass.
     fn see(&mut self, backend: &B, place: Place, rows: &B::Tensor) -> Result<()>;
 
-    /// Whether [`Observer::see_attention`] is to be called for a block: on a device it costs copies.
+    /// Whether [`Observer::see_attention`] is to be called for a block: on a device it costs copies, and fused kernels.
     fn wants_attention(&mut self, _block: usize) -> bool {
-        true
+        false
     }
 
-    /// Called before a block attends to itself, with its queries, keys and values.
+    /// Called before a block attends to itself, with its queries, keys and values, where [`Observer::wants_attention`] says so.
     ///
     /// # Errors
     /// An error ends the pass.
@@ -98,10 +98,6 @@ pub struct Unobserved;
 impl<B: Backend> Observer<B> for Unobserved {
     fn see(&mut self, _: &B, _: Place, _: &B::Tensor) -> Result<()> {
         Ok(())
-    }
-
-    fn wants_attention(&mut self, _: usize) -> bool {
-        false
     }
 }
 
