@@ -152,7 +152,7 @@ mod tests {
         assert!(card(&setting("Wan2.1-1.3B", Resolution::P720, true), &mut runs) <= 24);
         assert!(card(&setting("Wan2.1-14B", Resolution::P480, true), &mut runs) <= 24);
         let large = card(&setting("Wan2.1-14B", Resolution::P720, true), &mut runs);
-        assert!((25..=40).contains(&large), "{large}");
+        assert!((24..=40).contains(&large), "{large}");
         let whole = card(&setting("Wan2.1-14B", Resolution::P720, false), &mut runs);
         assert!(whole > large, "{whole}");
     }
@@ -166,6 +166,7 @@ mod tests {
         assert_eq!(fixes.len(), 3, "{fixes:?}");
         assert!(fixes.iter().all(|fix| fits(fix.peak_bytes, gpu.memory_bytes())), "{fixes:?}");
         assert!(fixes.iter().any(|fix| fix.change == "--quant_linear --resolution 480p"), "{fixes:?}");
-        assert!(fixes[0].change.starts_with("--model"), "one change comes before two: {fixes:?}");
+        let changes: Vec<usize> = fixes.iter().map(|fix| fix.change.matches("--").count()).collect();
+        assert_eq!(changes, [1, 1, 2], "one change comes before two: {fixes:?}");
     }
 }

@@ -209,10 +209,11 @@ mod tests {
         let launches = of(&setting("Wan2.1-1.3B", Resolution::P480, AttentionChoice::SageSla(0.1), true), &gpu).unwrap();
         assert_eq!((launches.tokens, launches.blocks, launches.channels), (32_760, 30, 1536));
         // 0.0821 PFLOP of linears, of which the prompt's keys and values are not in a step; 51 of 512 key blocks of
-        // dense attention's 0.198, and 0.0031 of cross-attention: worked out by hand for the roofline
+        // dense attention's 0.198 with the linear branch's 2 x 128 x 128 a token and head in its end, and 0.0031 of
+        // cross-attention: worked out by hand for the roofline
         let [int8, sage, cross] = ["gemm_i8", "sage_attn", "attend_fwd"].map(|prefix| operations(&launches, prefix));
         assert!((int8 - 0.0820).abs() < 2e-4, "{int8}");
-        assert!((sage - 0.0197).abs() < 2e-4, "{sage}");
+        assert!((sage - 0.0197 - 0.0004).abs() < 2e-4, "{sage}");
         assert!((cross - 0.0031).abs() < 1e-4, "{cross}");
         let sum: f64 = launches.lines.iter().map(|line| line.predicted_seconds).sum();
         assert!((sum - launches.all.predicted_seconds).abs() < 1e-9 * sum);
